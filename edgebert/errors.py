@@ -1,0 +1,43 @@
+"""The errors a user can meet, and the exit code each one ends the command line with."""
+
+
+class EdgebertError(Exception):
+    """What came, what is allowed, and what to do next, in one line."""
+
+    exit_code = 2
+
+
+class InputError(EdgebertError):
+    """A file, folder, flag or value from outside is not usable as it is."""
+
+    exit_code = 2
+
+
+class MissingDependency(EdgebertError):
+    """A package that this target or file format needs is not installed."""
+
+    exit_code = 3
+
+
+class Unsupported(EdgebertError):
+    """The parts exist, but not in this combination of model, task, target and recipe."""
+
+    exit_code = 4
+
+
+class ConversionFailed(EdgebertError):
+    """A converter gave up, or wrote something that its own runtime does not open."""
+
+    exit_code = 5
+
+
+class ParityFailed(EdgebertError):
+    """The exported file does not say what the torch model says."""
+
+    exit_code = 6
+
+
+class BudgetMissed(EdgebertError):
+    """The file works, but is larger or slower than the budget that was asked for."""
+
+    exit_code = 7

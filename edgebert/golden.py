@@ -1,0 +1,199 @@
+"""Golden inputs and torch's answers to them: what every runtime, here or on a phone, is held to.
+
+One batch for each length. The rows of a batch are real sentences of that length, the first batch's first rows padded
+further, random ids with random padding, and a row of [CLS] alone. A batch with the token types exchanged stands apart.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edgebert.errors import InputError
+from edgebert.models import Model
+from edgebert.tokenizer import Tokenizer
+
+Arrays = dict[str, np.ndarray]
+
+SENTENCES = Path(__file__).parent / "assets" / "sentences.txt"
+
+ROWS = 12  # sentences a length
+REPEATED = 3  # rows of the first batch that come back, padded further, in each later one
+# Logits over a vocabulary are kept for so many rows and tokens: a RemBERT's are 1 MB a token.
+WIDE, WIDE_ROWS, WIDE_TOKENS = 4096, 4, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Inputs (B, T) and what torch answers.
+
+    Attributes:
+        name: `tokens_32`, or `types_32` for the batch with exchanged token types.
+        inputs: int32 arrays (B, T).
+        expected: outputs by name, float32; those over a vocabulary are cut to their first tokens.
+    """
+
+    name: str
+    inputs: Arrays
+    expected: Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """The batches of a model, and what damaged copies of it answer to the first one.
+
+    Attributes:
+        batches: one for each length, ascending.
+        types: the first batch with token types exchanged.
+        damaged: what was broken to outputs for the first batch; a gate that lets one of them pass is blind.
+    """
+
+    batches: tuple[Batch, ...]
+    types: Batch
+    damaged: dict[str, Arrays]
+
+    def save(self, path: Path) -> None:
+        """Write everything into one `.npz`."""
+        flat: Arrays = {}
+        for batch in (*self.batches, self.types):
+            flat |= {f"{batch.name}/in/{key}": value for key, value in batch.inputs.items()}
+            flat |= {f"{batch.name}/out/{key}": value for key, value in batch.expected.items()}
+        for what, outputs in self.damaged.items():
+            flat |= {f"damaged/{what}/{key}": value for key, value in outputs.items()}
+        np.savez_compressed(path, **flat)  # type: ignore[arg-type]
+
+
+def load(path: Path) -> Golden:
+    """Read what `Golden.save` wrote; anything else raises InputError."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            flat = {key: file[key] for key in file.files}
+    except Exception as error:  # numpy and zipfile raise a dozen kinds on damaged files
+        raise InputError(f"{path} is damaged ({type(error).__name__}): export the bundle again.") from None
+    names = sorted({key.split("/")[0] for key in flat} - {"damaged"}, key=lambda name: (name[:6], int(name[7:] or 0)))
+    batches = {}
+    for name in names:
+        parts = {
+            side: {key.split("/", 2)[2]: value for key, value in flat.items() if key.startswith(f"{name}/{side}/")}
+            for side in ("in", "out")
+        }
+        batches[name] = Batch(name, parts["in"], parts["out"])
+    damaged: dict[str, Arrays] = {}
+    for key, value in flat.items():
+        if key.startswith("damaged/"):
+            _, what, output = key.split("/", 2)
+            damaged.setdefault(what, {})[output] = value
+    plain = tuple(batch for name, batch in batches.items() if name.startswith("tokens_"))
+    types = next((batch for name, batch in batches.items() if name.startswith("types_")), None)
+    if not plain or types is None or not damaged:
+        raise InputError(f"{path} lacks batches: export the bundle again.")
+    return Golden(plain, types, damaged)
+
+
+def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], seed: int = 0) -> Golden:
+    """Choose inputs for each length and let torch answer them.
+
+    Args:
+        model: the reference, in float32.
+        tokenizer: turns the sentences kept with this package into ids; without one, random ids stand for them.
+        lengths: the lengths of the file, ascending.
+        seed: of the random rows.
+    """
+    rng = np.random.default_rng(seed)
+    vocabulary = model.config.vocab_size
+    wide = model.task in ("masked-lm", "causal-lm") and vocabulary > WIDE
+    rows = WIDE_ROWS if wide else ROWS
+    texts = _texts()
+    batches: list[Batch] = []
+    for i, length in enumerate(lengths):
+        shortest = lengths[i - 1] + 1 if i else 1
+        parts = [] if not batches else [_pad(_rows(batches[0].inputs, slice(0, REPEATED)), length)]
+        parts.append(_sentences(tokenizer, texts, shortest, length, rows) if tokenizer else _random(rng, vocabulary, length, rows))
+        parts += [_random(rng, vocabulary, length, 2), _single(tokenizer, length)]
+        inputs = _limit_types(_join(parts), model.config.type_vocab_size)
+        batches.append(Batch(f"tokens_{length}", inputs, answer(model, inputs)))
+    first = batches[0].inputs
+    turned = _limit_types(first | {"token_type_ids": 1 - np.minimum(first["token_type_ids"], 1)}, model.config.type_vocab_size)
+    types = Batch(f"types_{lengths[0]}", turned, answer(model, turned))
+    damaged = {what: answer(broken, first) for what, broken in damage(model).items()}
+    return Golden(tuple(batches), types, damaged)
+
+
+def answer(model: Model, inputs: Arrays) -> Arrays:
+    """Torch's outputs for a batch, cut where they run over a vocabulary."""
+    with torch.no_grad():
+        outputs = model(**{key: torch.from_numpy(value) for key, value in inputs.items()})
+    arrays = {key: value.numpy() for key, value in outputs.items()}
+    return {key: np.ascontiguousarray(cut(value)) for key, value in arrays.items()}
+
+
+def cut(output: np.ndarray) -> np.ndarray:
+    """The first tokens of an output (B, T, V) over a whole vocabulary; any other output as it is."""
+    return output[:, :WIDE_TOKENS] if output.ndim == 3 and output.shape[2] > WIDE else output
+
+
+def damage(model: Model) -> dict[str, Model]:
+    """Copies of a model, each broken in one way that a converter might break it in."""
+    shifted = copy.deepcopy(model)
+    word = shifted.encoder.get_submodule("embeddings.word")
+    word.weight = torch.nn.Parameter(word.get_parameter("weight").roll(1, 0), requires_grad=False)
+    if not shifted.tied:  # a tied output embedding would shift back what the input shifted
+        return {"word embeddings shifted by one row": shifted}
+    shifted.tie()
+    flipped = copy.deepcopy(model)
+    norm = flipped.encoder.get_submodule("embeddings.norm")
+    norm.weight = torch.nn.Parameter(-norm.get_parameter("weight"), requires_grad=False)
+    return {"word embeddings shifted by one row": shifted, "embedding norm negated": flipped}
+
+
+def _texts() -> list[tuple[str, ...]]:
+    """The sentences kept with this package; a line with a tab is a pair."""
+    return [tuple(line.split("\t")) for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
+
+
+def _sentences(tokenizer: Tokenizer, texts: list[tuple[str, ...]], shortest: int, length: int, rows: int) -> Arrays:
+    """Up to `rows` texts that need this length, padded to it; longer ones, cut, where too few fit."""
+    sizes = [len(tokenizer.encode(*text).ids) for text in texts]
+    fitting = [text for text, size in zip(texts, sizes, strict=True) if shortest <= size <= length]
+    longer = [text for text, size in zip(texts, sizes, strict=True) if size > length]
+    # Pairs first: they alone have both token types.
+    chosen = sorted(fitting, key=len, reverse=True)[: rows // 2] + sorted(fitting, key=len)[: rows - rows // 2]
+    chosen = list(dict.fromkeys(chosen + longer))[:rows]
+    return tokenizer.batch([text if len(text) == 2 else text[0] for text in chosen], length=length)  # type: ignore[misc]
+
+
+def _random(rng: np.random.Generator, vocabulary: int, length: int, rows: int) -> Arrays:
+    """Random ids with padding from a random place on, the second half of the tokens of the second type."""
+    ids = rng.integers(0, vocabulary, (rows, length), dtype=np.int32)
+    sizes = rng.integers(1, length + 1, rows)
+    mask = (np.arange(length)[None, :] < sizes[:, None]).astype(np.int32)
+    types = (np.arange(length)[None, :] * 2 >= sizes[:, None]).astype(np.int32) * mask
+    return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": types}
+
+
+def _single(tokenizer: Tokenizer | None, length: int) -> Arrays:
+    """One row with a single token."""
+    ids = np.zeros((1, length), np.int32)
+    ids[0, 0] = tokenizer.cls_id if tokenizer else 1
+    mask = np.zeros((1, length), np.int32)
+    mask[0, 0] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros((1, length), np.int32)}
+
+
+def _pad(inputs: Arrays, length: int) -> Arrays:
+    return {key: np.pad(value, ((0, 0), (0, length - value.shape[1]))) for key, value in inputs.items()}
+
+
+def _rows(inputs: Arrays, rows: slice) -> Arrays:
+    return {key: value[rows] for key, value in inputs.items()}
+
+
+def _join(parts: list[Arrays]) -> Arrays:
+    return {key: np.concatenate([part[key] for part in parts]).astype(np.int32) for key in parts[0]}
+
+
+def _limit_types(inputs: Arrays, types: int) -> Arrays:
+    """Keep token types below what the model has: some have just one."""
+    return inputs | {"token_type_ids": np.minimum(inputs["token_type_ids"], types - 1)}

@@ -1,0 +1,104 @@
+"""Reading a Hugging Face `config.json` strictly: an unknown key raises, for it may change what the model computes."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from edgebert.errors import InputError, Unsupported
+
+# Keys that every transformers version may write and that do not change an inference.
+IGNORED = frozenset({
+    "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "_num_labels", "add_cross_attention",
+    "architectures", "attention_probs_dropout_prob", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
+    "chunk_size_feed_forward", "classifier_dropout", "classifier_dropout_prob", "cls_token_id",
+    "cross_attention_hidden_size", "decoder_start_token_id", "directionality", "diversity_penalty", "do_sample",
+    "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty",
+    "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "hidden_dropout_prob",
+    "id2label", "is_encoder_decoder", "label2id", "language", "length_penalty", "mask_token_id", "max_length",
+    "min_length", "model_type", "name", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_labels",
+    "num_return_sequences", "output_attentions", "output_hidden_states", "output_past", "output_scores",
+    "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
+    "prefix", "problem_type", "pruned_heads", "remove_invalid_values", "repetition_penalty", "return_dict",
+    "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
+    "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript",
+    "transformers.js_config", "transformers_version", "typical_p", "use_bfloat16", "use_cache",
+})  # fmt: skip
+
+# Keys that do change an inference, and the values this project's definitions stand for.
+FIXED: Mapping[str, tuple[Any, ...]] = {
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "is_encoder_decoder": (False, None),
+    "position_embedding_type": ("absolute", None),
+    "pruned_heads": ({}, None),
+}
+
+Config = TypeVar("Config")
+
+
+def parse(cls: type[Config], raw: Mapping[str, Any], ignored: frozenset[str] = frozenset()) -> Config:
+    """Make the frozen config `cls` from the parsed `config.json`.
+
+    Args:
+        cls: a frozen dataclass whose fields carry Hugging Face's names, plus `labels`.
+        raw: the parsed `config.json`.
+        ignored: further keys of this family that do not change an inference.
+
+    Raises:
+        InputError: a key is unknown, or a value has the wrong type or range.
+        Unsupported: a known key asks for a variant that is not defined here.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key, allowed in FIXED.items():
+        if key in raw and key not in fields and raw[key] not in allowed:
+            raise Unsupported(f"config.json: {key}={raw[key]!r} is not supported; only {allowed[0]!r} is.")
+    unknown = sorted(set(raw) - set(fields) - IGNORED - set(FIXED) - ignored)
+    if unknown:
+        raise InputError(
+            f"config.json: unknown key{'s' * (len(unknown) > 1)} {', '.join(unknown)} for {cls.__name__}. "
+            f"Known: {', '.join(sorted(set(fields) - {'labels'}))}. Remove what does not change the model."
+        )
+    values = {key: _typed(cls, fields[key], raw[key]) for key in fields if key in raw}
+    values["labels"] = _labels(raw)
+    return cls(**values)
+
+
+def _typed(cls: type, field: Any, value: Any) -> Any:
+    """Check a JSON value against the type of the field's default."""
+    kind = type(field.default)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if value is None and field.name == "pad_token_id":
+        return field.default
+    if type(value) is not kind:
+        raise InputError(
+            f"config.json: {field.name}={value!r} in a {cls.__name__}; a value of type {kind.__name__} is needed."
+        )
+    # A token id or a spread may be 0; a size, a count or an epsilon may not.
+    if kind is int and value < (0 if field.name == "pad_token_id" else 1):
+        raise InputError(f"config.json: {field.name}={value} in a {cls.__name__}; it must be positive.")
+    return value
+
+
+def _labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Label names in id order; transformers' own two default labels when the file names none."""
+    if raw.get("id2label") is None:
+        count = raw.get("num_labels", raw.get("_num_labels", 2))
+        if type(count) is not int or count < 1:
+            raise InputError(f"config.json: num_labels={count!r}; a positive integer is needed.")
+        return tuple(f"LABEL_{i}" for i in range(count))
+    try:
+        named = {int(key): str(name) for key, name in raw["id2label"].items()}
+    except (AttributeError, TypeError, ValueError):
+        raise InputError(
+            f"config.json: id2label={raw['id2label']!r}; a map from label number to name is needed."
+        ) from None
+    if not named or sorted(named) != list(range(len(named))):
+        raise InputError(f"config.json: id2label numbers {sorted(named)}; they must run from 0 without a gap.")
+    return tuple(named[i] for i in range(len(named)))
+
+
+def require_divisible(total: int, parts: int, what: str) -> None:
+    """Raise InputError unless `parts` divides `total`, as heads and groups must."""
+    if total % parts:
+        raise InputError(f"config.json: {what}: {total} is not a multiple of {parts}.")

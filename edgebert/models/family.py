@@ -1,0 +1,100 @@
+"""What a family declares about itself, and the one module that joins its encoder with a task head."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgebert.errors import Unsupported
+from edgebert.models.heads import Outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One architecture as a value; each file in this folder ends with its own.
+
+    Attributes:
+        name: the family, equal to `model_type` in Hugging Face's `config.json`.
+        paper: the arXiv number of the paper it is defined by.
+        config: the frozen config class, with `from_hf(dict)`, `tiny()` and Hugging Face's field names.
+        encoder: module class; `encoder(config)(input_ids, attention_mask, token_type_ids)` gives (B, T, C).
+        heads: task name to a function that makes that task's head from a config.
+        architectures: Hugging Face class name to task name; the first name of a task is the one written out.
+        prefix: what a Hugging Face task model puts before the encoder's tensor names.
+        encoder_weights: {their module: ours}, `{}` for a layer's number, names relative to `prefix`.
+        head_weights: task to {their module: ours}, whole names.
+        harmless: patterns (fnmatch) of tensors that checkpoints carry and no task here needs.
+        unused_by_task: modules that transformers' class holds though the task never calls them.
+        presets: published size to the config it stands for, for work without weights.
+        padding_invariant: whether the paper's definition gives the same answer when a sentence is padded further.
+    """
+
+    name: str
+    paper: str
+    config: Any
+    encoder: Callable[[Any], nn.Module]
+    heads: Mapping[str, Callable[[Any], nn.Module]]
+    architectures: Mapping[str, str]
+    prefix: str
+    encoder_weights: Mapping[str, str]
+    head_weights: Mapping[str, Mapping[str, str]]
+    harmless: tuple[str, ...]
+    presets: Mapping[str, Any]
+    unused_by_task: Mapping[str, tuple[str, ...]]
+    padding_invariant: bool = True
+
+
+class Model(nn.Module):
+    """An encoder with a task head, ready for inference in float32.
+
+    `forward` takes `input_ids`, `attention_mask` and `token_type_ids`, int32 or int64, shape (B, T), and returns the
+    task's outputs by name. For multiple choice it takes (B, N, T) too and gives `logits` (B, N); rank 2 gives one score
+    a row, (B, 1).
+    """
+
+    def __init__(self, family: Family, config: Any, task: str) -> None:
+        super().__init__()
+        if task not in family.heads:
+            raise Unsupported(f"{family.name} has no task {task!r}; it has {', '.join(family.heads)}.")
+        self.family = family
+        self.config = config
+        self.task = task
+        self.encoder = family.encoder(config)
+        self.head = family.heads[task](config)
+        self.tied = task in ("masked-lm", "causal-lm") and config.tie_word_embeddings
+        self.tie()
+        self.eval()
+
+    def tie(self) -> None:
+        """Make the output embedding the word embedding's own tensor, where the config says so."""
+        if self.tied:
+            self.head.decoder.weight = self.encoder.embeddings.word.weight
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Outputs:
+        """Run a batch; a missing mask means no padding, missing types mean all 0."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        if input_ids.dim() == 3 and self.task == "multiple-choice":
+            choices, tokens = input_ids.shape[1:]
+            flat = (part.reshape(-1, tokens) for part in (input_ids, mask, types))
+            return {"logits": self.head(self.encoder(*flat))["logits"].reshape(-1, choices)}
+        out: Outputs = self.head(self.encoder(input_ids, mask, types))
+        return out
+
+    @torch.no_grad()
+    def random_init(self, seed: int = 0) -> "Model":
+        """Draw weights as the papers initialize them: normal of `initializer_range`, norms 1, biases 0."""
+        generator = torch.Generator().manual_seed(seed)
+        norms = {id(m.weight) for m in self.modules() if isinstance(m, nn.LayerNorm)}
+        for name, parameter in self.named_parameters():
+            if id(parameter) in norms:
+                parameter.fill_(1.0)
+            elif name.endswith("bias"):
+                parameter.zero_()
+            else:
+                parameter.normal_(0.0, self.config.initializer_range, generator=generator)
+        return self

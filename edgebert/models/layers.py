@@ -1,0 +1,62 @@
+"""The parts that all four families share to the letter: activations, the attention mask, the embeddings.
+
+Shapes use one alphabet: B batch, T tokens, C hidden, H heads, D head width, V vocabulary.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgebert.errors import Unsupported
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
+
+# Added to the attention score of a padded token. One value for every dtype, for a graph that is float32 here becomes
+# float16 inside Core ML or XNNPACK without our hands on it: there -1e4 leaves room for the score it is added to (the
+# largest half is 65504), and exp(-1e4) is 0 in every format. Infinity or the dtype's own minimum give NaN.
+MASKED = -1e4
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The activation that `hidden_act` names.
+
+    Raises:
+        Unsupported: the name is not in ACTIVATIONS.
+    """
+    if name not in ACTIVATIONS:
+        raise Unsupported(f"config.json: activation {name!r} is not supported; choose one of {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
+
+
+def additive_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a (B, T) mask of 1 for tokens and 0 for padding into a finite (B, 1, 1, T) term for attention scores."""
+    return ((1.0 - attention_mask.to(dtype)) * MASKED)[:, None, None, :]
+
+
+class Embeddings(nn.Module):
+    """Word, position and token type embeddings, summed and normalized (BERT, arXiv 1810.04805, figure 2)."""
+
+    def __init__(self, vocab_size: int, positions: int, types: int, width: int, eps: float) -> None:
+        super().__init__()
+        self.word = nn.Embedding(vocab_size, width)
+        self.position = nn.Embedding(positions, width)
+        self.token_type = nn.Embedding(types, width)
+        self.norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Embed (B, T) int32 or int64 ids as (B, T, width)."""
+        tokens = input_ids.shape[1]
+        # A slice of the table, not a lookup of 0..T-1: converters fold it into a constant.
+        position = self.position.weight[:tokens]  # (T, width)
+        out: Tensor = self.norm(self.word(input_ids) + position + self.token_type(token_type_ids))
+        return out

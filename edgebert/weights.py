@@ -1,0 +1,124 @@
+"""Weights under transformers' names and under ours: the strict way in, and the way out.
+
+The tables from their names to ours stand beside each architecture, in its Family.
+"""
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgebert.errors import InputError, Unsupported
+from edgebert.models import Family, Model
+
+
+def our_name(family: Family, task: str, theirs: str) -> str | None:
+    """The name in our model of a tensor in a checkpoint; None where no part of the task has it."""
+    bare = theirs.removeprefix(family.prefix)
+    module, _, leaf = bare.rpartition(".")
+    leaf = {"gamma": "weight", "beta": "bias"}.get(leaf, leaf)  # the names of the first BERT releases
+    numbers = re.findall(r"\.(\d+)(?=\.)", module)
+    pattern = re.sub(r"\.\d+(?=\.)", ".{}", module)
+    head = {name.removeprefix(family.prefix): ours for name, ours in family.head_weights[task].items()}
+    if pattern in family.encoder_weights:
+        return f"encoder.{family.encoder_weights[pattern].format(*numbers)}.{leaf}"
+    if pattern in head:
+        return f"head.{head[pattern]}.{leaf}"
+    return None
+
+
+def assemble(family: Family, config: Any, task: str, tensors: Mapping[str, Tensor]) -> tuple[Model, tuple[str, ...]]:
+    """Build the model and put every tensor in its place.
+
+    Raises:
+        InputError: a tensor is missing, left over, or of another shape; all of them are named.
+    """
+    if task not in family.heads:
+        raise Unsupported(f"{family.name} has no task {task!r}; it has {', '.join(family.heads)}.")
+    # Sorted, so that `cls.predictions.decoder.bias` comes after its older alias `cls.predictions.bias` and wins.
+    named = {theirs: our_name(family, task, theirs) for theirs in sorted(tensors)}
+    given = {ours: tensors[theirs].float() for theirs, ours in named.items() if ours is not None}
+    unplaced = sorted(theirs for theirs, ours in named.items() if ours is None)
+    dropped = [name for name in unplaced if any(fnmatch.fnmatch(name, pattern) for pattern in family.harmless)]
+    notes = [f"not needed for {task}: {', '.join(dropped)}"] if dropped else []
+
+    config, note = _ties(config, task, given)
+    notes += note
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+        model = Model(family, config, task)
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    _compare(wanted, given, sorted(set(unplaced) - set(dropped)), model)
+    model.load_state_dict(given, assign=True)
+    model.tie()
+    return model.requires_grad_(False), tuple(notes)
+
+
+def _ties(config: Any, task: str, given: dict[str, Tensor]) -> tuple[Any, list[str]]:
+    """Settle whether the output embedding is the word embedding; fills it in where the file leaves it out."""
+    if task not in ("masked-lm", "causal-lm") or not config.tie_word_embeddings:
+        return config, []
+    words = given.get("encoder.embeddings.word.weight")
+    decoder = given.get("head.decoder.weight")
+    if decoder is None and words is not None:
+        given["head.decoder.weight"] = words
+    elif decoder is not None and words is not None and not torch.equal(decoder, words):
+        # As transformers 5 does: two different matrices in the file count for more than the config's word.
+        apart = dataclasses.replace(config, tie_word_embeddings=False)
+        return apart, ["config.json ties the embeddings, but the file's two differ: loaded apart"]
+    return config, ["tied: the output embedding is the word embedding"]
+
+
+def _compare(wanted: Mapping[str, torch.Size], given: Mapping[str, Tensor], leftover: list[str], model: Model) -> None:
+    """Raise InputError unless the tensors given are just those wanted; name every one that differs."""
+    theirs = {ours: name for name, ours in hf_names(model).items()}
+    missing = sorted(theirs[name] for name in set(wanted) - set(given))
+    shapes = [
+        f"{theirs[name]} is {tuple(given[name].shape)}, not {tuple(shape)}"
+        for name, shape in sorted(wanted.items())
+        if name in given and given[name].shape != shape
+    ]
+    problems = [
+        f"{what} {len(names)}: {', '.join(names)}"
+        for what, names in (("missing", missing), ("left over", leftover), ("wrong shape", shapes))
+        if names
+    ]
+    if problems:
+        raise InputError(
+            f"the weights do not fit a {model.family.name} for {model.task}: {'; '.join(problems)}. "
+            "Give the checkpoint's own config.json, or another --task."
+        )
+
+
+def hf_names(model: Model) -> dict[str, str]:
+    """{name in transformers: name here} of every tensor of a model; the decoder's bias under its own name."""
+    family = model.family
+    prefix = "" if model.task == "base" else family.prefix
+    tables = {f"encoder.{ours}": prefix + theirs for theirs, ours in family.encoder_weights.items()}
+    for theirs, ours in family.head_weights[model.task].items():
+        tables.setdefault(f"head.{ours}", theirs)
+    names = {}
+    for name in model.state_dict():
+        module, _, leaf = name.rpartition(".")
+        numbers = re.findall(r"\.(\d+)(?=\.)", module)
+        pattern = re.sub(r"\.\d+(?=\.)", ".{}", module)
+        names[f"{tables[pattern].format(*numbers)}.{leaf}"] = name
+    return names
+
+
+def hf_tensors(model: Model) -> dict[str, Tensor]:
+    """A model's weights under transformers' names; a tied output embedding is left out, as transformers does."""
+    state = model.state_dict()
+    tensors = {
+        theirs: state[ours].contiguous()
+        for theirs, ours in hf_names(model).items()
+        if not (model.tied and ours == "head.decoder.weight")
+    }
+    width = model.config.hidden_size
+    for module in model.family.unused_by_task.get(model.task, ()):
+        # Never read, but without it transformers would warn and draw random numbers.
+        tensors |= {f"{module}.weight": torch.zeros(width, width), f"{module}.bias": torch.zeros(width)}
+    return tensors

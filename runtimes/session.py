@@ -1,0 +1,119 @@
+"""What every runtime offers: a Session over one model file, and the facts it reads from that file.
+
+Inputs are `input_ids`, `attention_mask`, `token_type_ids`, int32, (B, T). A file may be fixed to some lengths and to
+batch 1; a session takes any batch and any T up to the longest, pads on the right to the smallest length that fits, and
+cuts the outputs back to T.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from edgebert.errors import InputError
+
+Arrays = dict[str, np.ndarray]
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Name, dtype and shape of one input or output; -1 stands for a free axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a runtime knows about a file it opened.
+
+    Attributes:
+        runtime: name and version of the runtime.
+        file_bytes: size of the model file, external data included.
+        inputs: specs of the inputs, at the longest length.
+        outputs: specs of the outputs, at the longest length.
+        lengths: fixed lengths, ascending; for a free axis the empty tuple.
+        ops: operator name to how often it stands in the graph (of the longest length).
+        nodes: operators in that graph before delegation.
+        delegated: how many of them an accelerated backend took over; None where the runtime has no delegates.
+        weight_bytes: dtype to bytes of the weights stored, shared ones counted once.
+    """
+
+    runtime: str
+    file_bytes: int
+    inputs: tuple[Spec, ...]
+    outputs: tuple[Spec, ...]
+    lengths: tuple[int, ...]
+    ops: dict[str, int] = field(default_factory=dict)
+    nodes: int = 0
+    delegated: int | None = None
+    weight_bytes: dict[str, int] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """One open model file."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Answer a batch; outputs by the task's names, float32."""
+        ...
+
+    def facts(self) -> Facts:
+        """What the file holds."""
+        ...
+
+    def close(self) -> None:
+        """Let the file go; the session is not to be used afterwards."""
+        ...
+
+
+def check_inputs(inputs: Mapping[str, np.ndarray], longest: int | None) -> tuple[int, int]:
+    """Check names, dtype and shape of a batch.
+
+    Returns:
+        B and T.
+
+    Raises:
+        InputError: a name is missing or unknown, a dtype is not int32, shapes are not one (B, T), or T is too long.
+    """
+    if set(inputs) != set(INPUTS):
+        raise InputError(f"inputs {sorted(inputs)}; exactly {', '.join(INPUTS)} are needed.")
+    shapes = {name: np.shape(value) for name, value in inputs.items()}
+    if len(set(shapes.values())) != 1 or len(shapes["input_ids"]) != 2 or 0 in shapes["input_ids"]:
+        raise InputError(f"input shapes {shapes}; one shape (batch, tokens) is needed for all three.")
+    wrong = {name: str(value.dtype) for name, value in inputs.items() if value.dtype != np.int32}
+    if wrong:
+        raise InputError(f"input dtypes {wrong}; int32 is needed: call .astype('int32') on ids that fit.")
+    batch, tokens = shapes["input_ids"]
+    if longest is not None and tokens > longest:
+        raise InputError(
+            f"{tokens} tokens, but the file takes at most {longest}: truncate, or export with a longer length."
+        )
+    return batch, tokens
+
+
+def has_token_axis(name: str, rank: int) -> bool:
+    """Whether axis 1 of an output runs over tokens: the task's names and ranks tell (see models/heads.py)."""
+    return rank == 3 or name in ("start_logits", "end_logits")
+
+
+def run_rows(inputs: Mapping[str, np.ndarray], lengths: tuple[int, ...], run: Callable[[Arrays], Arrays]) -> Arrays:
+    """Run a batch row by row at the smallest fixed length that fits, and join what comes back.
+
+    Row by row also where a file takes batches: a dynamic quantizer takes its range over the whole batch, and a
+    sentence's answer is not to depend on its neighbours.
+
+    Args:
+        inputs: int32 arrays (B, T).
+        lengths: the file's fixed lengths, ascending; empty when T is free.
+        run: runs one row, arrays of shape (1, L), at one of the lengths.
+    """
+    batch, tokens = check_inputs(inputs, lengths[-1] if lengths else None)
+    length = next((fixed for fixed in lengths if fixed >= tokens), tokens)
+    padded = {name: np.pad(value, ((0, 0), (0, length - tokens))) for name, value in inputs.items()}
+    rows = [run({name: value[i : i + 1] for name, value in padded.items()}) for i in range(batch)]
+    joined = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    return {name: out[:, :tokens] if has_token_axis(name, out.ndim) else out for name, out in joined.items()}

@@ -1,0 +1,64 @@
+"""transformers' own models as the reference: made at random here, for every family, task and size."""
+
+import dataclasses
+from typing import Any
+
+import torch
+import transformers
+
+from edgebert.models import MODELS
+
+# Values that a config must carry on both sides; the labels are five to tell them from the default two.
+LABELS = {"id2label": {i: f"kind_{i}" for i in range(5)}, "label2id": {f"kind_{i}": i for i in range(5)}}
+
+
+def cells() -> list[tuple[str, str]]:
+    """Every family with every task it has."""
+    return [(name, task) for name, family in MODELS.items() for task in family.heads]
+
+
+def reference(name: str, task: str, config: Any = None, seed: int = 0, **changes: Any) -> Any:
+    """A transformers model of a family with a task's head, random weights of a size that makes every tensor count."""
+    family = MODELS[name]
+    values = dataclasses.asdict(config or family.config.tiny())
+    values.pop("labels")
+    if values.get("summary_activation") == "":
+        values = {key: value for key, value in values.items() if not key.startswith("summary_")}
+    architecture = next(cls for cls, of in family.architectures.items() if of == task)
+    model_class = getattr(transformers, architecture)
+    if task != "question-answering":  # there transformers takes the two labels for start and end
+        values |= LABELS
+    torch.manual_seed(seed)
+    model = model_class(model_class.config_class(**(values | changes))).eval()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if parameter.dim() == 1 and "norm" in key.lower() and key.endswith("weight"):
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            elif parameter.dim() == 1 or key.endswith("bias"):
+                parameter.copy_(torch.randn_like(parameter) * 0.1)
+            elif model.config.hidden_size <= 64:
+                parameter.mul_(4)
+    return model
+
+
+def batch(vocab: int, rows: int = 3, tokens: int = 11, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random ids with a full row, a padded row and one of a single token, and both token types; int32 (B, T)."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, vocab, (rows, tokens), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1:, max(tokens // 2, 1) :] = 0
+    mask[2:, 1:] = 0
+    types = (torch.arange(tokens) >= tokens // 3).long().expand(rows, tokens) * mask
+    return {
+        "input_ids": ids.int(),
+        "attention_mask": mask.int(),
+        "token_type_ids": types.int(),
+    }
+
+
+def outputs(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Run a transformers model and keep what the task is about."""
+    with torch.no_grad():
+        out = model(**{key: value.long() for key, value in inputs.items()})
+    names = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
+    return {name: out[name] for name in names if name in out}
