@@ -1,5 +1,10 @@
 """The errors a user can meet, and the exit code each one ends the command line with."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgebert.parity import Report
+
 
 class EdgebertError(Exception):
     """What came, what is allowed, and what to do next, in one line."""
@@ -32,9 +37,17 @@ class ConversionFailed(EdgebertError):
 
 
 class ParityFailed(EdgebertError):
-    """The exported file does not say what the torch model says."""
+    """The exported file does not say what the torch model says.
+
+    Attributes:
+        report: the gate's report (`edgebert.parity.Report`), with the figures.
+    """
 
     exit_code = 6
+
+    def __init__(self, message: str, report: "Report") -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class BudgetMissed(EdgebertError):

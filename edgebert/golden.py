@@ -5,6 +5,7 @@ further, random ids with random padding, and a row of [CLS] alone. A batch with 
 """
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +73,8 @@ def load(path: Path) -> Golden:
             flat = {key: file[key] for key in file.files}
     except Exception as error:  # numpy and zipfile raise a dozen kinds on damaged files
         raise InputError(f"{path} is damaged ({type(error).__name__}): export the bundle again.") from None
-    names = sorted({key.split("/")[0] for key in flat} - {"damaged"}, key=lambda name: (name[:6], int(name[7:] or 0)))
     batches = {}
-    for name in names:
+    for name in dict.fromkeys(key.split("/")[0] for key in flat if not key.startswith("damaged/")):
         parts = {
             side: {key.split("/", 2)[2]: value for key, value in flat.items() if key.startswith(f"{name}/{side}/")}
             for side in ("in", "out")
@@ -105,20 +105,23 @@ def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], se
     vocabulary = model.config.vocab_size
     wide = model.task in ("masked-lm", "causal-lm") and vocabulary > WIDE
     rows = WIDE_ROWS if wide else ROWS
-    texts = _texts()
+    pad_id = tokenizer.pad_id if tokenizer else 0
+    types = model.config.type_vocab_size
     batches: list[Batch] = []
     for i, length in enumerate(lengths):
         shortest = lengths[i - 1] + 1 if i else 1
-        parts = [] if not batches else [_pad(_rows(batches[0].inputs, slice(0, REPEATED)), length)]
-        parts.append(_sentences(tokenizer, texts, shortest, length, rows) if tokenizer else _random(rng, vocabulary, length, rows))
+        parts = [_pad({key: v[:REPEATED] for key, v in batches[0].inputs.items()}, length, pad_id)] if i else []
+        parts.append(
+            _sentences(tokenizer, shortest, length, rows) if tokenizer else _random(rng, vocabulary, length, rows)
+        )
         parts += [_random(rng, vocabulary, length, 2), _single(tokenizer, length)]
-        inputs = _limit_types(_join(parts), model.config.type_vocab_size)
+        inputs = _limit_types(_join(parts), types)
         batches.append(Batch(f"tokens_{length}", inputs, answer(model, inputs)))
     first = batches[0].inputs
-    turned = _limit_types(first | {"token_type_ids": 1 - np.minimum(first["token_type_ids"], 1)}, model.config.type_vocab_size)
-    types = Batch(f"types_{lengths[0]}", turned, answer(model, turned))
-    damaged = {what: answer(broken, first) for what, broken in damage(model).items()}
-    return Golden(tuple(batches), types, damaged)
+    turned = _limit_types(first | {"token_type_ids": 1 - np.minimum(first["token_type_ids"], 1)}, types)
+    exchanged = Batch(f"types_{lengths[0]}", turned, answer(model, turned))
+    damaged = {what: answer(broken, first) for what, broken in damage(model)}
+    return Golden(tuple(batches), exchanged, damaged)
 
 
 def answer(model: Model, inputs: Arrays) -> Arrays:
@@ -134,18 +137,17 @@ def cut(output: np.ndarray) -> np.ndarray:
     return output[:, :WIDE_TOKENS] if output.ndim == 3 and output.shape[2] > WIDE else output
 
 
-def damage(model: Model) -> dict[str, Model]:
-    """Copies of a model, each broken in one way that a converter might break it in."""
-    shifted = copy.deepcopy(model)
-    word = shifted.encoder.get_submodule("embeddings.word")
+def damage(model: Model) -> Iterator[tuple[str, Model]]:
+    """Copies of a model, each broken in one way that a converter might break it in: a gross one and a small one."""
+    broken = copy.deepcopy(model)
+    word = broken.encoder.get_submodule("embeddings.word")
+    # The word embeddings alone: a tied output embedding keeps its rows, or it would shift back what this shifts.
     word.weight = torch.nn.Parameter(word.get_parameter("weight").roll(1, 0), requires_grad=False)
-    if not shifted.tied:  # a tied output embedding would shift back what the input shifted
-        return {"word embeddings shifted by one row": shifted}
-    shifted.tie()
-    flipped = copy.deepcopy(model)
-    norm = flipped.encoder.get_submodule("embeddings.norm")
-    norm.weight = torch.nn.Parameter(-norm.get_parameter("weight"), requires_grad=False)
-    return {"word embeddings shifted by one row": shifted, "embedding norm negated": flipped}
+    yield "word embeddings shifted by one row", broken
+    broken = copy.deepcopy(model)
+    down = broken.encoder.get_submodule(f"layers.{model.config.num_hidden_layers - 1}.down")
+    down.weight = torch.nn.Parameter(-down.get_parameter("weight"), requires_grad=False)
+    yield "last layer's feed-forward negated", broken
 
 
 def _texts() -> list[tuple[str, ...]]:
@@ -153,21 +155,22 @@ def _texts() -> list[tuple[str, ...]]:
     return [tuple(line.split("\t")) for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
 
 
-def _sentences(tokenizer: Tokenizer, texts: list[tuple[str, ...]], shortest: int, length: int, rows: int) -> Arrays:
+def _sentences(tokenizer: Tokenizer, shortest: int, length: int, rows: int) -> Arrays:
     """Up to `rows` texts that need this length, padded to it; longer ones, cut, where too few fit."""
-    sizes = [len(tokenizer.encode(*text).ids) for text in texts]
-    fitting = [text for text, size in zip(texts, sizes, strict=True) if shortest <= size <= length]
-    longer = [text for text, size in zip(texts, sizes, strict=True) if size > length]
-    # Pairs first: they alone have both token types.
-    chosen = sorted(fitting, key=len, reverse=True)[: rows // 2] + sorted(fitting, key=len)[: rows - rows // 2]
-    chosen = list(dict.fromkeys(chosen + longer))[:rows]
-    return tokenizer.batch([text if len(text) == 2 else text[0] for text in chosen], length=length)  # type: ignore[misc]
+    sizes = {text: len(tokenizer.encode(*text).ids) for text in _texts()}
+    fitting = [text for text, size in sizes.items() if shortest <= size <= length]
+    longer = [text for text, size in sizes.items() if size > length]
+    # Half of them pairs where there are so many: they alone have both token types.
+    pairs = [text for text in fitting if len(text) == 2][: rows // 2]
+    chosen = list(dict.fromkeys([*pairs, *fitting, *longer]))[:rows]
+    return tokenizer.batch([(text[0], text[1]) if len(text) == 2 else text[0] for text in chosen], length=length)
 
 
 def _random(rng: np.random.Generator, vocabulary: int, length: int, rows: int) -> Arrays:
-    """Random ids with padding from a random place on, the second half of the tokens of the second type."""
+    """Random ids, the first row full and the others padded from a random place on; the second half is of type 1."""
     ids = rng.integers(0, vocabulary, (rows, length), dtype=np.int32)
     sizes = rng.integers(1, length + 1, rows)
+    sizes[0] = length
     mask = (np.arange(length)[None, :] < sizes[:, None]).astype(np.int32)
     types = (np.arange(length)[None, :] * 2 >= sizes[:, None]).astype(np.int32) * mask
     return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": types}
@@ -182,12 +185,12 @@ def _single(tokenizer: Tokenizer | None, length: int) -> Arrays:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros((1, length), np.int32)}
 
 
-def _pad(inputs: Arrays, length: int) -> Arrays:
-    return {key: np.pad(value, ((0, 0), (0, length - value.shape[1]))) for key, value in inputs.items()}
-
-
-def _rows(inputs: Arrays, rows: slice) -> Arrays:
-    return {key: value[rows] for key, value in inputs.items()}
+def _pad(inputs: Arrays, length: int, pad_id: int) -> Arrays:
+    """Pad rows further on the right."""
+    more = ((0, 0), (0, length - inputs["input_ids"].shape[1]))
+    return {
+        key: np.pad(value, more, constant_values=pad_id if key == "input_ids" else 0) for key, value in inputs.items()
+    }
 
 
 def _join(parts: list[Arrays]) -> Arrays:

@@ -1,7 +1,7 @@
 """Recipes: what happens to the numbers on the way into a file, and the one table of which target takes which.
 
-A name has a grammar. `fp32` is float. `w8a8-dynamic` keeps weights in 8 bits and turns activations into 8 bits too, with a
-scale found anew for each input. Embedding tables follow the weights.
+A name has a grammar. `fp32` is float. `w8a8-dynamic` keeps weights in 8 bits and turns activations into 8 bits as they
+come, with a scale found anew for each input. Embedding tables follow the weights.
 """
 
 from dataclasses import dataclass

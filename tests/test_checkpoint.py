@@ -1,5 +1,6 @@
 """Checkpoint folders in and out, against transformers and against the real TensorFlow files."""
 
+import io
 import json
 import os
 import pickle
@@ -138,100 +139,113 @@ class Boom:
         return os.mkdir, (str(self.target),)
 
 
-def damage(folder: Path, how: str) -> None:
-    """Break a good folder in one way."""
-    weights, config = folder / "model.safetensors", folder / "config.json"
-    raw, tensors = json.loads(config.read_text()), load_file(weights)
-    if how == "truncated":
-        weights.write_bytes(weights.read_bytes()[:-1000])
-    elif how == "garbage":
-        weights.write_bytes(b"\xff" * 5000)
-    elif how == "empty":
-        weights.write_bytes(b"")
-    elif how == "no weights":
-        weights.unlink()
-    elif how == "no config":
-        config.unlink()
-    elif how == "config not json":
-        config.write_text('{"model_type": ')
-    elif how == "config is a list":
-        config.write_text("[]")
-    elif how == "other architecture":
-        config.write_text(json.dumps(raw | {"model_type": "gpt2"}))
-    elif how == "config of another family":
-        config.write_text(json.dumps(raw | {"model_type": "rembert", "architectures": ["RemBertModel"]}))
-    elif how == "unknown key":
-        config.write_text(json.dumps(raw | {"sliding_window": 8}))
-    elif how == "unknown class":
-        config.write_text(json.dumps(raw | {"architectures": ["BertForNextSentencePrediction"]}))
-    elif how == "missing":
-        tensors.pop("classifier.weight")
-        save_file(tensors, weights)
-    elif how == "left over":
-        save_file(tensors | {"bert.encoder.layer.0.adapter.weight": torch.zeros(2)}, weights)
-    elif how == "wrong shape":
-        save_file(tensors | {"classifier.weight": torch.zeros(5, 31)}, weights)
-    elif how == "pickle with code":
-        weights.unlink()
-        (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Boom(folder / "owned")}))
-    elif how == "torch file with code":
-        weights.unlink()
-        torch.save({"x": Boom(folder / "owned")}, folder / "pytorch_model.bin")
-    elif how == "truncated torch file":
-        weights.unlink()
-        torch.save(tensors, folder / "pytorch_model.bin")
-        whole = (folder / "pytorch_model.bin").read_bytes()
-        (folder / "pytorch_model.bin").write_bytes(whole[: len(whole) // 2])
-    elif how == "truncated h5":
-        weights.unlink()
-        whole = (TF / "convbert-base" / "tf_model.h5").read_bytes()
-        (folder / "tf_model.h5").write_bytes(whole[: len(whole) // 2])
-    elif how == "index leads outside":
-        weights.rename(folder.parent / "outside.safetensors")
-        index = {"weight_map": dict.fromkeys(tensors, "../outside.safetensors")}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    elif how == "index without map":
-        weights.unlink()
-        (folder / "model.safetensors.index.json").write_text("{}")
-    elif how == "shard is absent":
-        weights.unlink()
-        index = {"weight_map": dict.fromkeys(tensors, "model-1.safetensors")}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+def weights(folder: Path) -> Path:
+    return folder / "model.safetensors"
 
 
-DAMAGES = [
-    ("truncated", InputError, "model.safetensors is damaged"),
-    ("garbage", InputError, "model.safetensors is damaged"),
-    ("empty", InputError, "model.safetensors is damaged"),
-    ("no weights", InputError, "has no weights: one of model.safetensors"),
-    ("no config", InputError, "has no config.json"),
-    ("config not json", InputError, "config.json is not JSON"),
-    ("config is a list", InputError, "holds a list"),
-    ("other architecture", InputError, "model_type='gpt2' is another architecture; edgebert has squeezebert"),
-    ("config of another family", InputError, "do not fit a rembert for base: missing"),
-    ("unknown key", InputError, "unknown key sliding_window"),
-    ("unknown class", Unsupported, "BertForNextSentencePrediction has no counterpart here; pass --task"),
-    ("missing", InputError, "missing 1: classifier.weight"),
-    ("left over", InputError, "left over 1: bert.encoder.layer.0.adapter.weight"),
-    ("wrong shape", InputError, r"classifier.weight is \(5, 31\), not \(5, 32\)"),
-    ("pickle with code", InputError, "more than tensors in it and is not opened"),
-    ("torch file with code", InputError, "more than tensors in it and is not opened"),
-    ("truncated torch file", InputError, "pytorch_model.bin is damaged"),
-    ("truncated h5", InputError, "damaged or no HDF5 file"),
-    ("index leads outside", InputError, "outside.safetensors, which is not in the folder"),
-    ("index without map", InputError, "has no weight_map"),
-    ("shard is absent", InputError, "model-1.safetensors, which is not in the folder"),
-]
+def edit_config(folder: Path, **changes: object) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(raw | changes))
 
 
-@pytest.mark.parametrize(("how", "error", "text"), DAMAGES, ids=[how for how, *_ in DAMAGES])
-def test_damaged_folder_is_refused_in_one_line(tmp_path: Path, how: str, error: type[Exception], text: str) -> None:
+def edit_weights(folder: Path, **changes: torch.Tensor | None) -> None:
+    tensors = load_file(weights(folder)) | {key.replace("__", "."): value for key, value in changes.items()}
+    save_file({key: value for key, value in tensors.items() if value is not None}, weights(folder))
+
+
+def replace_weights(folder: Path, name: str, content: bytes) -> None:
+    weights(folder).unlink()
+    (folder / name).write_bytes(content)
+
+
+def torch_file(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def index_outside(folder: Path) -> None:
+    tensors = load_file(weights(folder))
+    weights(folder).rename(folder.parent / "outside.safetensors")
+    index = {"weight_map": dict.fromkeys(tensors, "../outside.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+INDEX = "model.safetensors.index.json"
+H5 = TF / "convbert-base" / "tf_model.h5"
+
+DAMAGES = {
+    "truncated": (lambda f: weights(f).write_bytes(weights(f).read_bytes()[:-1000]), "model.safetensors is damaged"),
+    "garbage": (lambda f: weights(f).write_bytes(b"\xff" * 5000), "model.safetensors is damaged"),
+    "empty": (lambda f: weights(f).write_bytes(b""), "model.safetensors is damaged"),
+    "no weights": (lambda f: weights(f).unlink(), "has no weights: one of model.safetensors"),
+    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
+    "config not json": (lambda f: (f / "config.json").write_text('{"model_type": '), "config.json is not JSON"),
+    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "holds a list"),
+    "other architecture": (
+        lambda f: edit_config(f, model_type="gpt2"),
+        "model_type='gpt2' is another architecture; edgebert has squeezebert",
+    ),
+    "config of another family": (
+        lambda f: edit_config(f, model_type="convbert", architectures=["ConvBertModel"]),
+        "do not fit a convbert for base: missing",
+    ),
+    "unknown key": (lambda f: edit_config(f, sliding_window=8), "unknown key sliding_window"),
+    "missing": (lambda f: edit_weights(f, classifier__weight=None), "missing 1: classifier.weight"),
+    "left over": (lambda f: edit_weights(f, bert__adapter__weight=torch.zeros(2)), "left over 1: bert.adapter.weight"),
+    "wrong shape": (
+        lambda f: edit_weights(f, classifier__weight=torch.zeros(5, 31)),
+        r"classifier.weight is \(5, 31\), not \(5, 32\)",
+    ),
+    "pickle with code": (
+        lambda f: replace_weights(f, "pytorch_model.bin", pickle.dumps({"x": Boom(f / "owned")})),
+        "more than tensors in it and is not opened",
+    ),
+    "torch file with code": (
+        lambda f: replace_weights(f, "pytorch_model.bin", torch_file({"x": Boom(f / "owned")})),
+        "more than tensors in it and is not opened",
+    ),
+    "torch file without tensors": (
+        lambda f: replace_weights(f, "pytorch_model.bin", torch_file({"x": 1})),
+        "holds no map from names to tensors",
+    ),
+    "truncated torch file": (
+        lambda f: replace_weights(f, "pytorch_model.bin", half(torch_file({"x": torch.zeros(999)}))),
+        "pytorch_model.bin is damaged",
+    ),
+    "truncated h5": (
+        lambda f: replace_weights(f, "tf_model.h5", half(H5.read_bytes())),
+        "damaged or no HDF5 file",
+    ),
+    "index leads outside": (index_outside, "outside.safetensors, which is not in the folder"),
+    "index without map": (lambda f: replace_weights(f, INDEX, b"{}"), "has no weight_map"),
+    "shard is absent": (
+        lambda f: replace_weights(f, INDEX, b'{"weight_map": {"x": "model-1.safetensors"}}'),
+        "model-1.safetensors, which is not in the folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damaged_folder_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
     folder = hf_folder(tmp_path)
-    damage(folder, how)
-    with pytest.raises(error, match=text) as caught:
+    damage, text = DAMAGES[how]
+    damage(folder)
+    with pytest.raises(InputError, match=text) as caught:
         checkpoint.load(folder)
     assert "\n" not in str(caught.value)
     assert not (folder / "owned").exists()
+
+
+def test_a_class_without_counterpart_asks_for_the_task(tmp_path: Path) -> None:
+    folder = hf_folder(tmp_path)
+    edit_config(folder, architectures=["BertForNextSentencePrediction"])
+    with pytest.raises(Unsupported, match="BertForNextSentencePrediction has no counterpart here; pass --task"):
+        checkpoint.load(folder)
 
 
 @pytest.mark.parametrize("cut", range(0, 100, 7))

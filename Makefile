@@ -1,0 +1,39 @@
+# The two commands: `make export` and `make test`. Both make what they need in .venv, and are quick the second time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUNDLE := build/default-tflite-w8a8-dynamic
+
+.PHONY: export test test-all lint clean
+
+export: $(VENV)/.tflite
+	$(BIN)/edgebert export --target tflite --out $(BUNDLE) --force
+	$(BIN)/edgebert validate $(BUNDLE)
+	$(BIN)/edgebert predict $(BUNDLE) "wake me up at half past six tomorrow"
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+# mypy checks an installed copy: in the tree it would not see the folders that are mapped into the package.
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/typecheck
+	$(BIN)/pip install --quiet --no-deps --target build/typecheck .
+	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgebert
+
+$(VENV)/.tflite: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable ".[tflite]"
+	touch $@
+
+$(VENV)/.test: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable ".[all,test]"
+	touch $@ $(VENV)/.tflite
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,214 @@
+"""Bundles: written whole or not at all, read with suspicion."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgebert.exporters import EXPORTERS
+from reference import reference
+
+import edgebert
+from edgebert import bundle
+from edgebert.errors import EdgebertError, InputError, ParityFailed, Unsupported
+from edgebert.files import new_folder
+
+pytestmark = pytest.mark.parity
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a tiny BERT classifier, by way of ONNX, the quicker of the converters."""
+    folder = tmp_path_factory.mktemp("bundle")
+    reference("bert", "sequence-classification").save_pretrained(folder / "checkpoint")
+    edgebert.export(folder / "checkpoint", target="onnx", recipe="fp32", lengths=(8, 16), out=folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    """A copy of that bundle, to be damaged."""
+    return Path(shutil.copytree(made, tmp_path / "copy"))
+
+
+def test_manifest_tells_the_whole_story(made: Path) -> None:
+    manifest = bundle.read(made)
+    assert sorted(path.name for path in made.iterdir()) == ["golden.npz", "manifest.json", "model.onnx"]
+    assert (manifest.family, manifest.task, manifest.target) == ("bert", "sequence-classification", "onnx")
+    assert manifest.lengths == [8, 16]
+    assert [entry["name"] for entry in manifest.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert {entry["dtype"] for entry in manifest.inputs} == {"int32"}
+    assert manifest.labels == [f"kind_{i}" for i in range(5)]
+    assert manifest.parity is not None
+    assert manifest.parity["passed"]
+    assert {"torch", "onnx"} <= set(manifest.tools)
+    assert len(manifest.weights_sha256) == 64
+
+
+def test_answers_as_torch_does(made: Path) -> None:
+    ids = np.arange(12, dtype=np.int32).reshape(1, 12)
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    with edgebert.open(made) as opened:
+        logits = opened.run(inputs)["logits"]
+    import torch
+
+    theirs = reference("bert", "sequence-classification")
+    with torch.no_grad():
+        expected = theirs(**{key: torch.from_numpy(value).long() for key, value in inputs.items()}).logits.numpy()
+    assert np.abs(logits - expected).max() < 1e-5
+
+
+BAD_INPUTS = [
+    ({"input_ids": np.full((1, 4), 120, np.int32)}, "the vocabulary has ids 0 to 119"),
+    ({"input_ids": np.full((1, 4), -1, np.int32)}, "input_ids from -1 to -1"),
+    ({"input_ids": np.full((1, 4), 3, np.int64)}, "int32 is needed"),
+    ({"input_ids": np.full((1, 5), 3, np.int32)}, "one shape"),
+    ({"input_ids": np.full((1, 0), 3, np.int32)}, "one shape"),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), BAD_INPUTS)
+def test_wrong_inputs_are_refused(made: Path, change: dict[str, np.ndarray], text: str) -> None:
+    good = {name: np.ones((1, 4), np.int32) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    with edgebert.open(made) as opened, pytest.raises(InputError, match=text):
+        opened.run(good | change)
+    long = {name: np.ones((1, 17), np.int32) for name in good}
+    with edgebert.open(made) as opened, pytest.raises(InputError, match="at most 16"):
+        opened.run(long)
+
+
+def edit(folder: Path, **changes: object) -> None:
+    """Change the manifest behind the bundle's back."""
+    path = folder / "manifest.json"
+    raw = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in raw.items() if value != "remove"}))
+
+
+DAMAGES = [
+    ({"format": "zip"}, "format='zip'"),
+    ({"version": 2}, "version 2; this edgebert reads 1"),
+    ({"labels": "remove"}, "labels missing or unknown"),
+    ({"surprise": 1}, "surprise missing or unknown"),
+    ({"lengths": []}, "ascending positive integers"),
+    ({"lengths": [16, 8]}, "ascending positive integers"),
+    ({"lengths": [8, True]}, "ascending positive integers"),
+    ({"vocab_size": "120"}, "vocab_size is a str"),
+    ({"parity": 3}, "parity is a int"),
+    ({"target": "toaster"}, "target 'toaster' is not known"),
+    ({"files": {}}, "does not list model.onnx"),
+    ({"files": {"../checkpoint/config.json": {}}}, "is not a file's entry"),
+    ({"files": {"gone.bin": {"bytes": 1, "sha256": ""}}}, "has no gone.bin"),
+    ({"model_file": "other.onnx"}, "does not list other.onnx"),
+]
+
+
+@pytest.mark.parametrize(("changes", "text"), DAMAGES)
+def test_edited_manifest_is_refused(copy: Path, changes: dict[str, object], text: str) -> None:
+    edit(copy, **changes)
+    with pytest.raises(InputError, match=text):
+        edgebert.open(copy)
+
+
+def test_changed_files_are_noticed(copy: Path) -> None:
+    for name in ("model.onnx", "golden.npz"):
+        whole = (copy / name).read_bytes()
+        (copy / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(InputError, match=f"{name} is not the file that was exported"):
+            edgebert.open(copy)
+        (copy / name).write_bytes(whole)
+    edgebert.open(copy).close()
+
+
+def test_manifest_cut_anywhere_is_refused(copy: Path) -> None:
+    whole = (copy / "manifest.json").read_text().rstrip()
+    for cut in range(0, len(whole), 97):
+        (copy / "manifest.json").write_text(whole[:cut])
+        with pytest.raises(InputError):
+            edgebert.open(copy)
+
+
+def test_no_bundle_no_answer(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is no bundle: it has no manifest\.json"):
+        edgebert.open(tmp_path)
+
+
+def test_a_file_with_damaged_weights_fails_and_leaves_no_bundle(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The converter writes another model's weights; everything after it is as it always is."""
+    honest = EXPORTERS["onnx"].export
+    other = edgebert.load(made.parent / "checkpoint").model.random_init(5)
+    monkeypatch.setattr(EXPORTERS["onnx"], "export", lambda model, *rest: honest(other, *rest))
+    with pytest.raises(ParityFailed, match="does not say what torch says: equals torch") as caught:
+        edgebert.export(made.parent / "checkpoint", target="onnx", recipe="fp32", lengths=(8,), out=tmp_path / "out")
+    assert not caught.value.report.passed
+    assert list(tmp_path.iterdir()) == []
+    unseen = edgebert.export(
+        made.parent / "checkpoint", target="onnx", recipe="fp32", lengths=(8,), out=tmp_path / "out", validate=False
+    )
+    assert unseen.manifest.parity is None
+    assert not edgebert.validate(tmp_path / "out").passed
+
+
+REFUSALS = [
+    ({"target": "tflit"}, InputError, "target 'tflit' is not known; did you mean tflite"),
+    ({"recipe": "w8a8-dynamc"}, InputError, "recipe 'w8a8-dynamc' is not known; did you mean w8a8-dynamic"),
+    ({"task": "token-clasification"}, InputError, "did you mean token-classification"),
+    ({"task": "causal-lm"}, Unsupported, "bert has no task 'causal-lm'"),
+    ({"lengths": (0,)}, InputError, "from 1 to the model's 64 positions"),
+    ({"lengths": (8, 65)}, InputError, "from 1 to the model's 64 positions"),
+    ({"lengths": ()}, InputError, "from 1 to the model's 64 positions"),
+]
+
+
+@pytest.mark.parametrize(("flags", "error", "text"), REFUSALS)
+def test_what_cannot_be_exported_is_refused_before_any_work(
+    made: Path, tmp_path: Path, flags: dict[str, object], error: type[EdgebertError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        edgebert.export(made.parent / "checkpoint", out=tmp_path / "out", **flags)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_in_the_way_is_kept_until_forced(made: Path, copy: Path) -> None:
+    before = (copy / "manifest.json").read_bytes()
+    again = {"target": "onnx", "recipe": "fp32", "lengths": (8,), "out": copy}
+    with pytest.raises(InputError, match="pass --force"):
+        edgebert.export(made.parent / "checkpoint", **again)  # type: ignore[arg-type]
+    assert (copy / "manifest.json").read_bytes() == before
+    edgebert.export(made.parent / "checkpoint", force=True, **again)  # type: ignore[arg-type]
+    assert bundle.read(copy).lengths == [8]
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("you")
+    with pytest.raises(InputError, match="is left alone"):
+        edgebert.export(made.parent / "checkpoint", out=tmp_path / "letters", force=True)
+    assert (tmp_path / "letters" / "dear.txt").read_text() == "you"
+
+
+def test_new_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with new_folder(tmp_path / "a" / "b", False, "x") as staging:
+            (staging / "x").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list((tmp_path / "a").iterdir()) == []
+    with new_folder(tmp_path / "b", False, "x") as staging:
+        (staging / "x").write_text("whole")
+        assert not (tmp_path / "b").exists()
+    assert (tmp_path / "b" / "x").read_text() == "whole"
+
+
+def test_export_is_repeatable(made: Path, tmp_path: Path) -> None:
+    """The same checkpoint gives the same file, but for what a converter stamps into it."""
+    edgebert.export(made.parent / "checkpoint", target="onnx", recipe="fp32", lengths=(8, 16), out=tmp_path / "out")
+    one, two = bundle.read(made), bundle.read(tmp_path / "out")
+    assert one.weights_sha256 == two.weights_sha256
+    assert one.files["model.onnx"]["sha256"] == two.files["model.onnx"]["sha256"]
+    assert one.parity == two.parity
