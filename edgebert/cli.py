@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgebert.errors import EdgebertError, ParityFailed
@@ -15,7 +15,7 @@ from edgebert.errors import EdgebertError, ParityFailed
 if TYPE_CHECKING:
     from edgebert.bundle import Manifest
     from edgebert.parity import Report
-    from edgebert.runtimes.session import Facts
+    from edgebert.runtimes.session import Facts, Spec
 
 EXPORT_STEPS = 5
 
@@ -277,7 +277,7 @@ class _Steps:
         self._end(ok=kind is None)
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -302,7 +302,7 @@ def _print_report(report: "Report") -> None:
 
 
 def _print_manifest(manifest: "Manifest") -> None:
-    state = {None: "not checked", True: "passed", False: "FAILED"}[manifest.parity and manifest.parity["passed"]]
+    state = "not checked" if manifest.parity is None else "passed" if manifest.parity["passed"] else "FAILED"
     rows = [
         ("model", f"{manifest.family} from {manifest.source}, {manifest.parameters / 1e6:.1f} M parameters"),
         ("task", manifest.task),
@@ -318,19 +318,22 @@ def _print_manifest(manifest: "Manifest") -> None:
 
 
 def _print_facts(facts: "Facts") -> None:
-    shapes = lambda specs: "; ".join(f"{s.name} {s.dtype} {list(s.shape)}" for s in specs)  # noqa: E731
     delegated = "" if facts.delegated is None else f", {facts.delegated} of them delegated"
     ops = sorted(facts.ops.items(), key=lambda item: -item[1])
     rows = [
         ("runtime", facts.runtime),
         ("size", f"{facts.file_bytes / 1e6:.2f} MB"),
-        ("inputs", shapes(facts.inputs)),
-        ("outputs", shapes(facts.outputs)),
+        ("inputs", _shapes(facts.inputs)),
+        ("outputs", _shapes(facts.outputs)),
         ("nodes", f"{facts.nodes}{delegated}"),
         ("operators", ", ".join(f"{name} {count}" for name, count in ops)),
         ("weights", ", ".join(f"{dtype} {size / 1e6:.2f} MB" for dtype, size in facts.weight_bytes.items())),
     ]
     _table(("file", ""), rows)
+
+
+def _shapes(specs: "Sequence[Spec]") -> str:
+    return "; ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in specs)
 
 
 def _join(numbers: list[int]) -> str:

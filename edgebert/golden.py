@@ -157,7 +157,7 @@ def _texts() -> list[tuple[str, ...]]:
 
 def _sentences(tokenizer: Tokenizer, shortest: int, length: int, rows: int) -> Arrays:
     """Up to `rows` texts that need this length, padded to it; longer ones, cut, where too few fit."""
-    sizes = {text: len(tokenizer.encode(*text).ids) for text in _texts()}
+    sizes = {text: len(tokenizer.encode(text[0], text[1] if len(text) == 2 else None).ids) for text in _texts()}
     fitting = [text for text, size in sizes.items() if shortest <= size <= length]
     longer = [text for text, size in sizes.items() if size > length]
     # Half of them pairs where there are so many: they alone have both token types.

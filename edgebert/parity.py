@@ -33,13 +33,21 @@ class Tolerance:
 
 
 FLOAT = Tolerance(80.0, 1.0, "float32 in another order of summation; seen 105 to 140 dB, so 80 is a real difference")
-DYNAMIC = Tolerance(18.0, 0.97, "rounding to 8 bits, with weights of every kind; seen 22 to 45 dB")
+
+# Trained weights are harder than random ones, for a few of their channels are far larger than the rest. Seen on
+# all-MiniLM-L6-v2, a trained BERT, over all its hidden states: 24.1 dB in LiteRT and 16.9 dB in ONNX Runtime.
+PER_TOKEN = Tolerance(
+    18.0, 0.97, "8 bits with an activation scale for each token; trained models 24 dB, random 30 to 40"
+)
+PER_TENSOR = Tolerance(
+    14.0, 0.97, "8 bits with one activation scale for all tokens; trained models 17 dB, random 30 to 40"
+)
 
 TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("tflite", "fp32"): FLOAT,
-    ("tflite", "w8a8-dynamic"): DYNAMIC,
+    ("tflite", "w8a8-dynamic"): PER_TOKEN,
     ("onnx", "fp32"): FLOAT,
-    ("onnx", "w8a8-dynamic"): DYNAMIC,
+    ("onnx", "w8a8-dynamic"): PER_TENSOR,
 }
 
 

@@ -70,10 +70,8 @@ class Bundle:
             )
             raise InputError(f"{len(pairs)} further texts for {task}, which takes {wanted}: pass it with --pair.")
         longest = self.manifest.lengths[-1]
-        texts = [(text, pair) for pair in pairs] if pairs else [text]
-        encodings = [
-            self.tokenizer.encode(*([item] if isinstance(item, str) else item), max_length=longest) for item in texts
-        ]
+        texts: list[str | tuple[str, str]] = [(text, pair) for pair in pairs] if pairs else [text]
+        encodings = [self.tokenizer.encode(text, pair, max_length=longest) for pair in pairs or (None,)]
         needed = max(len(encoding.ids) for encoding in encodings)
         # Filled up here, with the tokenizer's own padding: a ConvBERT's convolutions see it.
         length = needed if self.manifest.dynamic else next(n for n in self.manifest.lengths if n >= needed)

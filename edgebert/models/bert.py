@@ -110,7 +110,7 @@ class BertEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Encode (B, T) ids into (B, T, C)."""
-        x = self.embeddings(input_ids, token_type_ids)
+        x: Tensor = self.embeddings(input_ids, token_type_ids)
         mask = additive_mask(attention_mask, x.dtype)
         for layer in self.layers:
             x = layer(x, mask)

@@ -98,7 +98,8 @@ class SeparableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, T, C) into (B, T, width)."""
-        return (self.pointwise(self.depthwise(x.transpose(1, 2))) + self.bias).transpose(1, 2)
+        y: Tensor = self.pointwise(self.depthwise(x.transpose(1, 2))) + self.bias
+        return y.transpose(1, 2)
 
 
 class MixedAttention(nn.Module):
@@ -199,7 +200,7 @@ class ConvBertEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Encode (B, T) ids into (B, T, C)."""
-        x = self.project(self.embeddings(input_ids, token_type_ids))
+        x: Tensor = self.project(self.embeddings(input_ids, token_type_ids))
         mask = additive_mask(attention_mask, x.dtype)
         for layer in self.layers:
             x = layer(x, mask)

@@ -70,7 +70,8 @@ class Model(nn.Module):
     def tie(self) -> None:
         """Make the output embedding the word embedding's own tensor, where the config says so."""
         if self.tied:
-            self.head.decoder.weight = self.encoder.embeddings.word.weight
+            decoder, words = self.head.get_submodule("decoder"), self.encoder.get_submodule("embeddings.word")
+            decoder.weight = words.get_parameter("weight")
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None

@@ -84,7 +84,7 @@ class RemBertEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Encode (B, T) ids into (B, T, C)."""
-        x = self.project(self.embeddings(input_ids, token_type_ids))
+        x: Tensor = self.project(self.embeddings(input_ids, token_type_ids))
         mask = additive_mask(attention_mask, x.dtype)
         if self.causal:
             place = torch.arange(input_ids.shape[1])

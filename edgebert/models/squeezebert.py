@@ -140,7 +140,7 @@ class SqueezeBertEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Encode (B, T) ids into (B, T, C)."""
-        x = self.embeddings(input_ids, token_type_ids).transpose(1, 2)  # (B, C, T)
+        x: Tensor = self.embeddings(input_ids, token_type_ids).transpose(1, 2)  # (B, C, T)
         mask = additive_mask(attention_mask, x.dtype)
         for layer in self.layers:
             x = layer(x, mask)
