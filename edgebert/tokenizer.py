@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import AddedToken
 
-from edgebert import spm
+from edgebert import vocabulary
 from edgebert.errors import InputError
 
 # The special tokens, and the names they go by when no config names them; the unknown one is asked of the model.
@@ -79,7 +79,7 @@ class Tokenizer:
     @property
     def kind(self) -> str:
         """Which model splits the words: "wordpiece" or "unigram"."""
-        return spm.kind_of(self.backend)
+        return vocabulary.kind_of(self.backend)
 
     @property
     def pad_id(self) -> int:
@@ -213,14 +213,14 @@ class Tokenizer:
         if content is None and self.kind == "unigram":
             raise InputError("a tokenizer.json does not hold its .model: use save(), or load the folder of the .model")
         if content is None:
-            content = spm.vocab_txt(self.backend.get_vocab(with_added_tokens=False))
+            content = vocabulary.vocab_txt(self.backend.get_vocab(with_added_tokens=False))
         _make_folder(path.parent)
         path.write_bytes(content)
         return (str(path),)
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, which transformers and `load` read back to the same ids."""
-        class_name, flags = spm.class_of(self.backend, self.unk_id)
+        class_name, flags = vocabulary.class_of(self.backend, self.unk_id)
         config: dict[str, Any] = {
             "tokenizer_class": class_name,
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
@@ -244,17 +244,17 @@ def load(path: Path) -> Tokenizer:
     Raises:
         InputError: there is no such file, or it is damaged, or it asks for what would change the ids unnoticed.
     """
-    file = spm.find(Path(path))
+    file = vocabulary.find(Path(path))
     config = _read_config(file.parent)
-    backend, symbols = spm.build(file, config)
+    backend, symbols = vocabulary.build(file, config)
     ids = _add_tokens(file, backend, config)
     # Last, as in transformers: what a .model says of its symbols wins over what a config says.
     backend.add_tokens([AddedToken(text, normalized=False, special=True) for text in symbols])
     if backend.post_processor is None:
-        backend.post_processor = spm.template(backend, ids["cls_token"], ids["sep_token"])
+        backend.post_processor = vocabulary.template(backend, ids["cls_token"], ids["sep_token"])
     size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
-    vocabulary = None if file.suffix == ".json" else file.read_bytes()
-    tokenizer = Tokenizer(backend, ids, size, config["model_max_length"], vocabulary)
+    source = None if file.suffix == ".json" else file.read_bytes()
+    tokenizer = Tokenizer(backend, ids, size, config["model_max_length"], source)
     _check(file, tokenizer)
     return tokenizer
 
@@ -320,7 +320,7 @@ def _add_tokens(file: Path, backend: tokenizers.Tokenizer, config: dict[str, Any
         if (got := backend.token_to_id(token.content)) != i:
             raise InputError(f"{file.parent}: {token.content!r} is listed as {i} and is {got}: not files of one model")
     named: dict[str, AddedToken] = {role: config[role] for role in NAMED if role in config}
-    unknown = spm.unknown_token(file, backend)
+    unknown = vocabulary.unknown_token(file, backend)
     if named.setdefault("unk_token", AddedToken(unknown, special=True)).content != unknown:
         raise InputError(f"{file} makes {unknown} of unknown text, and the config's unk_token is {named['unk_token']}")
     for role, usual in ROLES.items():

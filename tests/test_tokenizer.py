@@ -22,7 +22,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from transformers.convert_slow_tokenizer import RemBertConverter
 
-from edgebert import spm, tokenizer
+from edgebert import tokenizer, vocabulary
 from edgebert.errors import InputError
 from edgebert.tokenizer import Tokenizer
 
@@ -44,7 +44,7 @@ def trained_vocab(lowercase: bool) -> str:
     made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.train_from_iterator(LINES, trainers.WordPieceTrainer(vocab_size=900, special_tokens=SPECIALS))
-    return spm.vocab_txt(made.get_vocab()).decode()
+    return vocabulary.vocab_txt(made.get_vocab()).decode()
 
 
 def trained_model(kind: str = "unigram", **options: object) -> bytes:
@@ -340,7 +340,7 @@ def test_save_vocabulary(tmp_path: Path, vocabs: dict[bool, str], model: bytes) 
     with pytest.raises(InputError, match="cannot make the folder"):
         words.save(Path(path))
     with pytest.raises(InputError, match=r"the token 'a ' with id 0 has no place in a vocab\.txt"):
-        spm.vocab_txt({"a ": 0})
+        vocabulary.vocab_txt({"a ": 0})
 
 
 @pytest.mark.parametrize(("method", "arguments", "message"), cases.REFUSED_CALLS)
