@@ -1,0 +1,89 @@
+"""The embedded default model, through every target and recipe, on utterances written for this project."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import edgebert
+from edgebert.api import Exported
+from edgebert.checkpoint import ASSETS, Checkpoint
+from edgebert.recipes import RECIPES, TARGET_RECIPES
+
+UTTERANCES = [
+    line.split("\t")
+    for line in (Path(__file__).parent / "data" / "utterances.tsv").read_text(encoding="utf-8").splitlines()
+]
+TEXTS = [text for _, text in UTTERANCES]
+CELLS = [(target, recipe) for target, recipes in TARGET_RECIPES.items() for recipe in recipes]
+
+
+@pytest.fixture(scope="module")
+def default() -> Checkpoint:
+    return edgebert.load()
+
+
+@pytest.fixture(scope="module")
+def torch_labels(default: Checkpoint) -> np.ndarray:
+    assert default.tokenizer is not None
+    inputs = default.tokenizer.batch(TEXTS)
+    with torch.no_grad():
+        logits = default.model(**{key: torch.from_numpy(value) for key, value in inputs.items()})["logits"]
+    return logits.argmax(-1).numpy()
+
+
+def test_two_utterances_for_each_intent(default: Checkpoint) -> None:
+    assert len(UTTERANCES) == 300
+    assert sorted(intent for intent, _ in UTTERANCES) == sorted(default.model.config.labels * 2)
+    assert len(set(TEXTS)) == 300
+
+
+def test_assets_are_small_and_carry_their_card() -> None:
+    files = list((ASSETS / "default").iterdir())
+    assert sum(file.stat().st_size for file in files) <= 10_000_000
+    card = (ASSETS / "default" / "README.md").read_text(encoding="utf-8")
+    for owed in ("CLINC150", "CC BY 3.0", "all-MiniLM-L6-v2", "Apache"):
+        assert owed in card
+
+
+def test_understands_utterances_it_has_never_seen(default: Checkpoint, torch_labels: np.ndarray) -> None:
+    named = [default.model.config.labels[i] for i in torch_labels]
+    right = np.mean([name == intent for name, (intent, _) in zip(named, UTTERANCES, strict=True)])
+    assert right >= 0.9
+
+
+@pytest.fixture(scope="module")
+def bundles(default: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Exported]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return {
+        (target, recipe): edgebert.export(
+            default, target=target, recipe=recipe, lengths=(32,), out=folder / f"{target}-{recipe}"
+        )
+        for target, recipe in CELLS
+    }
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("target", "recipe"), CELLS)
+def test_answers_like_torch(
+    bundles: dict[tuple[str, str], Exported], torch_labels: np.ndarray, target: str, recipe: str
+) -> None:
+    made = bundles[target, recipe]
+    with edgebert.open(made.folder) as opened:
+        assert opened.tokenizer is not None
+        labels = opened.run(opened.tokenizer.batch(TEXTS))["logits"].argmax(-1)
+        assert opened.predict("please set an alarm for seven in the morning")["label"] == "alarm"
+    agreement = float((labels == torch_labels).mean())
+    assert agreement >= (0.99 if RECIPES[recipe].quantized else 1.0)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("target", TARGET_RECIPES)
+def test_int8_file_is_at_most_30_percent_of_fp32(bundles: dict[tuple[str, str], Exported], target: str) -> None:
+    sizes = {recipe: bundles[target, recipe].manifest.files for recipe in ("fp32", "w8a8-dynamic")}
+    sizes = {
+        recipe: sum(f["bytes"] for name, f in files.items() if name.startswith("model"))
+        for recipe, files in sizes.items()
+    }
+    assert sizes["w8a8-dynamic"] <= 0.30 * sizes["fp32"]
