@@ -9,15 +9,18 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import edgebert
+from edgebert import golden
+from edgebert.golden import Arrays
 from edgebert.recipes import TARGET_RECIPES
 
 BATCH = 64
@@ -34,42 +37,30 @@ def main() -> int:
     queries = json.loads(data.read_text(encoding="utf-8"))["test"]
     source = edgebert.load()
     assert source.tokenizer is not None
-    texts, intents = [text for text, _ in queries], np.array([intent for _, intent in queries])
+    inputs = source.tokenizer.batch([text for text, _ in queries], max_length=32)
     names = np.array(source.model.config.labels)
-    inputs = source.tokenizer.batch(texts, max_length=32)
-    reference = np.concatenate([
-        source.model(**{key: torch.from_numpy(value[i : i + BATCH]) for key, value in inputs.items()})["logits"].argmax(
-            -1
-        )
-        for i in track(range(0, len(texts), BATCH), "torch")
-    ])
-    rows = [("torch", "fp32", float((names[reference] == intents).mean()), 1.0, 0.0)]
-    with tempfile.TemporaryDirectory() as folder:
-        for target, recipes in TARGET_RECIPES.items():
-            for recipe in recipes:
-                made = edgebert.export(
-                    source, target=target, recipe=recipe, lengths=(32,), out=f"{folder}/{target}-{recipe}"
-                )
-                with edgebert.open(made.folder) as opened:
-                    labels = np.concatenate([
-                        opened.run({key: value[i : i + BATCH] for key, value in inputs.items()})["logits"].argmax(-1)
-                        for i in track(range(0, len(texts), BATCH), f"{target} {recipe}")
-                    ])
-                size = (
-                    sum(said["bytes"] for name, said in made.manifest.files.items() if name.startswith("model")) / 1e6
-                )
-                rows.append((
-                    target,
-                    recipe,
-                    float((names[labels] == intents).mean()),
-                    float((labels == reference).mean()),
-                    size,
-                ))
+    intents = np.array([intent for _, intent in queries])
+    reference = labels_of(partial(golden.answer, source.model), inputs, "torch")
     table = Table("runtime", "recipe", "accuracy", "equal to torch", "MB")
-    for target, recipe, accuracy, agreement, size in rows:
-        table.add_row(target, recipe, f"{accuracy:.4f}", f"{agreement:.4f}", f"{size:.2f}" if size else "-")
+    table.add_row("torch", "fp32", f"{(names[reference] == intents).mean():.4f}", "1.0000", "-")
+    with tempfile.TemporaryDirectory() as folder:
+        for target, recipe in [(target, recipe) for target, recipes in TARGET_RECIPES.items() for recipe in recipes]:
+            out = Path(folder, f"{target}-{recipe}")
+            manifest = edgebert.export(source, target=target, recipe=recipe, lengths=(32,), out=out).manifest
+            with edgebert.open(out) as opened:
+                labels = labels_of(opened.run, inputs, f"{target} {recipe}")
+            accuracy, agreement = (names[labels] == intents).mean(), (labels == reference).mean()
+            size = manifest.files[manifest.model_file]["bytes"] / 1e6
+            table.add_row(target, recipe, f"{accuracy:.4f}", f"{agreement:.4f}", f"{size:.2f}")
     Console().print(table)
     return 0
+
+
+def labels_of(run: Callable[[Arrays], Arrays], inputs: Arrays, what: str) -> np.ndarray:
+    """The number of the likeliest label of each row, (N,)."""
+    starts = track(range(0, len(inputs["input_ids"]), BATCH), what)
+    parts = ({key: value[i : i + BATCH] for key, value in inputs.items()} for i in starts)
+    return np.concatenate([run(part)["logits"].argmax(-1) for part in parts])
 
 
 if __name__ == "__main__":

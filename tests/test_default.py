@@ -11,10 +11,8 @@ from edgebert.api import Exported
 from edgebert.checkpoint import ASSETS, Checkpoint
 from edgebert.recipes import RECIPES, TARGET_RECIPES
 
-UTTERANCES = [
-    line.split("\t")
-    for line in (Path(__file__).parent / "data" / "utterances.tsv").read_text(encoding="utf-8").splitlines()
-]
+FILE = Path(__file__).parent / "data" / "utterances.tsv"
+UTTERANCES = [line.split("\t") for line in FILE.read_text(encoding="utf-8").splitlines()]
 TEXTS = [text for _, text in UTTERANCES]
 CELLS = [(target, recipe) for target, recipes in TARGET_RECIPES.items() for recipe in recipes]
 
@@ -81,9 +79,6 @@ def test_answers_like_torch(
 @pytest.mark.parity
 @pytest.mark.parametrize("target", TARGET_RECIPES)
 def test_int8_file_is_at_most_30_percent_of_fp32(bundles: dict[tuple[str, str], Exported], target: str) -> None:
-    sizes = {recipe: bundles[target, recipe].manifest.files for recipe in ("fp32", "w8a8-dynamic")}
-    sizes = {
-        recipe: sum(f["bytes"] for name, f in files.items() if name.startswith("model"))
-        for recipe, files in sizes.items()
-    }
+    manifests = {recipe: bundles[target, recipe].manifest for recipe in ("fp32", "w8a8-dynamic")}
+    sizes = {recipe: manifest.files[manifest.model_file]["bytes"] for recipe, manifest in manifests.items()}
     assert sizes["w8a8-dynamic"] <= 0.30 * sizes["fp32"]
