@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgebert.exporters import EXPORTERS
 from reference import reference
 
 import edgebert
 from edgebert import bundle
 from edgebert.errors import EdgebertError, InputError, ParityFailed, Unsupported
+from edgebert.exporters import EXPORTERS
 from edgebert.files import new_folder
 
 pytestmark = pytest.mark.parity

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from edgebert.exporters import EXPORTERS
-from edgebert.runtimes import RUNTIMES, SUFFIXES
 
+from edgebert.exporters import EXPORTERS
 from edgebert.models import MODELS
 from edgebert.recipes import RECIPES, TARGET_RECIPES
+from edgebert.runtimes import RUNTIMES, SUFFIXES
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(
