@@ -258,7 +258,9 @@ class _Steps:
         if sys.stderr.isatty():
             from rich.console import Console
 
-            self.status = Console(stderr=True).status(self.text)
+            # A descriptor of its own: converters that talk have theirs turned away while they work.
+            terminal = open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8")
+            self.status = Console(file=terminal, force_terminal=True).status(self.text)
             self.status.start()
         else:
             print(self.text, file=sys.stderr, flush=True)

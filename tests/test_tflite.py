@@ -1,0 +1,304 @@
+"""TFLite: the file, read back from disk by its own runtime, says what torch says and holds what it claims."""
+
+import contextlib
+import copy
+import io
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgebert import lowering
+from edgebert.artifact import Artifact
+from edgebert.errors import ConversionFailed, InputError, Unsupported
+from edgebert.exporters import tflite as exporter
+from edgebert.models import MODELS, Model
+from edgebert.recipes import RECIPES, Recipe
+from edgebert.runtimes import tflite as runtime
+from edgebert.runtimes.session import INPUTS, Spec, has_token_axis
+
+pytestmark = pytest.mark.skipif(exporter.missing() is not None, reason=f"needs {exporter.missing()}")
+
+LENGTHS = (8, 16)
+# Together they hold every head, a pooled and an unpooled base model's parts, a tied decoder and a causal mask.
+CASES = [
+    ("squeezebert", "base"),
+    ("squeezebert", "question-answering"),
+    ("convbert", "multiple-choice"),
+    ("convbert", "sequence-classification"),
+    ("rembert", "causal-lm"),
+    ("rembert", "token-classification"),
+    ("bert", "masked-lm"),
+]
+# No matrices: a table that is cut to the longest length, and biases of shape (width, 1).
+FEWER = ("encoder.embeddings.position.weight", *(f"encoder.layers.{i}.attention.span_key.bias" for i in range(2)))
+QUANTIZED = [CASES[1], CASES[3], CASES[4], CASES[6]]
+
+
+def visible(family: str, task: str, seed: int = 0, **changes: object) -> Model:
+    """A tiny model with random weights large enough for every layer to show in the output."""
+    config = MODELS[family].config.tiny()
+    if task == "causal-lm":
+        changes["is_decoder"] = True
+    for key, value in changes.items():
+        object.__setattr__(config, key, value)
+    model = Model(MODELS[family], config, task).random_init(seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(0.2 * noise if parameter.dim() > 1 else parameter + 0.1 * noise)
+    return model
+
+
+def batch(tokens: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Four rows of random ids: whole, padded, all but the first token padded, and of two types."""
+    generator = np.random.default_rng(seed)
+    ids = generator.integers(0, 120, (4, tokens)).astype(np.int32)
+    mask, types = np.ones_like(ids), np.zeros_like(ids)
+    mask[1, tokens // 2 + 1 :], mask[2, 1:] = 0, 0
+    types[3, tokens // 2 :] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def expected(model: Model, inputs: dict[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
+    """What torch says of the rows padded to `length`, cut back, as a session does."""
+    tokens = inputs["input_ids"].shape[1]
+    padded = [torch.from_numpy(np.pad(inputs[name], ((0, 0), (0, length - tokens)))) for name in INPUTS]
+    with torch.no_grad():
+        out = {name: value.numpy() for name, value in model(*padded).items()}
+    return {name: value[:, :tokens] if has_token_axis(name, value.ndim) else value for name, value in out.items()}
+
+
+def sqnr(reference: np.ndarray, value: np.ndarray) -> float:
+    """Signal to quantization noise, dB."""
+    return float(10 * np.log10(np.sum(reference**2) / np.sum((reference - value) ** 2)))
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str], tuple[Model, Artifact]]:
+    """Export a case once for all tests that ask for it."""
+    folder, made = tmp_path_factory.mktemp("tflite"), {}
+
+    def get(family: str, task: str, recipe: str) -> tuple[Model, Artifact]:
+        key = f"{family}-{task}-{recipe}"
+        if key not in made:
+            model, start = visible(family, task), time.perf_counter()
+            made[key] = model, exporter.export(model, RECIPES[recipe], LENGTHS, folder / f"{key}.tflite")
+            print(f"{key}: {time.perf_counter() - start:.1f} s, {made[key][1].path.stat().st_size} bytes")
+        return made[key]
+
+    return get
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("family", "task"), CASES)
+def test_fp32_says_what_torch_says(exported, family: str, task: str, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    model, artifact = exported(family, task, "fp32")
+    session = runtime.open(artifact.path)
+    assert artifact.lengths == LENGTHS
+    assert not artifact.dynamic
+    worst = 0.0
+    for tokens, length in ((16, 16), (11, 16), (8, 8), (3, 8), (1, 8)):
+        inputs = batch(tokens)
+        want, got = expected(model, inputs, length), session.run(inputs)
+        assert got.keys() == want.keys()
+        for name, value in want.items():
+            assert got[name].dtype == np.float32
+            assert got[name].shape == value.shape
+            worst = max(worst, float(np.abs(got[name] - value).max()))
+    # A table tied to the decoder too, and the second length's weights, stand in the file once.
+    assert session.facts().weight_bytes["float32"] <= 4 * sum(p.numel() for p in model.parameters())
+    session.close()
+    said = "".join(capfd.readouterr())
+    print(f"max abs {worst:.1e}")
+    assert worst < 1e-4  # 8e-7 to 4e-6 seen
+    assert "LiteRT" not in said, "the converter talked to the terminal"
+    assert "XNNPACK" not in said
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("family", "task"), QUANTIZED)
+def test_w8a8_is_int8_and_close(exported, family: str, task: str) -> None:
+    model, artifact = exported(family, task, "w8a8-dynamic")
+    session = runtime.open(artifact.path)
+    noise = []
+    for tokens, length in ((16, 16), (7, 8)):
+        inputs = batch(tokens)
+        want, got = expected(model, inputs, length), session.run(inputs)
+        noise += [sqnr(want[name], got[name]) for name in want]
+    print(f"SQNR {min(noise):.1f} dB")
+    assert min(noise) > 20  # 33 to 40 seen
+
+    stored = constants(artifact.path)
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() > 1 and name not in FEWER)
+    matrices += model.encoder.embeddings.position.weight[: LENGTHS[-1]].numel()
+    assert sum(stored["INT8"].values()) == matrices, "every matrix is int8, once"
+    assert max(stored["FLOAT32"].values()) <= 4 * 2 * LENGTHS[-1] ** 2, "floats are vectors, and a causal mask a length"
+    facts = session.facts()
+    assert facts.weight_bytes["int8"] == matrices
+    kinds = {op for op in facts.ops if op in exporter.WEIGHTED}
+    grouped = {"squeezebert": {"CONV_2D"}, "convbert": {"CONV_2D", "DEPTHWISE_CONV_2D"}}.get(family, set())
+    assert kinds >= {"EMBEDDING_LOOKUP", "FULLY_CONNECTED"} | grouped
+    session.close()
+
+
+def constants(path: Path) -> dict[str, Counter]:
+    """Type to buffer number to bytes, of every constant that a weighted operator or an addition reads."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    types = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
+    found: dict[str, Counter] = {"INT8": Counter(), "FLOAT32": Counter()}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            data = model.buffers[tensor.buffer].data
+            if data is not None and types[tensor.type] in found:
+                found[types[tensor.type]][tensor.buffer] = len(data)
+                if types[tensor.type] == "INT8":
+                    assert len(tensor.quantization.scale) in tensor.shape, "a scale a channel or row"
+    return found
+
+
+@pytest.mark.parity
+def test_facts_tell_what_stands_in_the_file(exported) -> None:
+    session = runtime.open(exported("squeezebert", "question-answering", "fp32")[1].path)
+    facts = session.facts()
+    assert facts.runtime.startswith("ai-edge-litert 2.")
+    assert facts.inputs == tuple(Spec(name, "int32", (1, 16)) for name in INPUTS)
+    assert {spec.name for spec in facts.outputs} == {"start_logits", "end_logits"}
+    assert {(spec.dtype, spec.shape) for spec in facts.outputs} == {("float32", (1, 16))}
+    assert facts.lengths == LENGTHS
+    assert facts.nodes == sum(facts.ops.values())
+    # Left to the interpreter: two lookups, the reshapes of their ids, and the cast of the mask.
+    assert facts.delegated == facts.nodes - 5
+    # Four transposes a layer, of the heads; the model as written has seventeen.
+    assert facts.ops["TRANSPOSE"] == 8
+    session.close()
+
+
+@pytest.mark.parity
+def test_a_second_length_shares_the_weights(tmp_path: Path) -> None:
+    wide = visible("squeezebert", "question-answering", vocab_size=20_000)
+    one = exporter.export(wide, RECIPES["w8a8-dynamic"], (16,), tmp_path / "one.tflite")
+    two = exporter.export(wide, RECIPES["w8a8-dynamic"], LENGTHS, tmp_path / "two.tflite")
+    weights = runtime.open(one.path).facts().weight_bytes
+    # Constants of a length are its shapes; a table of scales for 20,000 rows would be 240,000 bytes more.
+    assert runtime.open(two.path).facts().weight_bytes["int8"] == weights["int8"]
+    assert two.path.stat().st_size - one.path.stat().st_size < 60_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.tflite", "two.tflite"]
+
+
+@pytest.mark.parity
+def test_bad_files_and_inputs_are_refused_in_one_line(exported, tmp_path: Path) -> None:
+    _, artifact = exported("bert", "masked-lm", "w8a8-dynamic")
+    content = artifact.path.read_bytes()
+    bad = tmp_path / "bad.tflite"
+    for cut in (0, 4, 8, 100, len(content) // 2, len(content) - 1):
+        bad.write_bytes(content[:cut])
+        with pytest.raises(InputError, match=r"not a \.tflite file|damaged") as error:
+            runtime.open(bad)
+        assert "\n" not in str(error.value)
+    generator = random.Random(0)
+    for _ in range(60):  # a flipped bit is refused or harmless; the process lives
+        flipped = bytearray(content)
+        flipped[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+        bad.write_bytes(flipped)
+        with contextlib.suppress(InputError):
+            runtime.open(bad).close()
+
+    session = runtime.open(artifact.path)
+    with pytest.raises(InputError, match=r"LiteRT refused the input: .*out of bounds"):
+        session.run({**batch(8), "input_ids": np.full((4, 8), 120, np.int32)})
+    with pytest.raises(InputError, match="17 tokens"):
+        session.run(batch(17))
+    assert session.run(batch(8))["logits"].shape == (4, 8, 120), "a refused input leaves the session usable"
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with pytest.raises(InputError, match="cannot be read"):
+        runtime.open(path)
+    path.write_bytes(b"\x08\x07\x12\x07pytorch")
+    with pytest.raises(InputError, match=r"not a \.tflite file"):
+        runtime.open(path)
+    path.write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(100))
+    with pytest.raises(InputError, match="damaged"):
+        runtime.open(path)
+
+
+@pytest.mark.parity
+def test_a_foreign_file_is_told_of_but_not_run(tmp_path: Path) -> None:
+    import litert_torch
+
+    path = tmp_path / "foreign.tflite"
+    with contextlib.redirect_stdout(io.StringIO()):
+        litert_torch.convert(torch.nn.Linear(4, 3).eval(), (torch.zeros(2, 4),)).export(str(path))
+    session = runtime.open(path)
+    facts = session.facts()
+    assert facts.lengths == ()
+    assert facts.inputs[0].shape == (2, 4)
+    assert facts.weight_bytes == {"float32": 4 * (12 + 3)}
+    assert (facts.nodes, facts.delegated) == (1, 1)
+    with pytest.raises(InputError, match=r"takes args_0 float32 .* only a file with input_ids"):
+        session.run(batch(2))
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+def test_lowering_is_exact_and_leaves_the_original(family: str) -> None:
+    model = visible(family, "masked-lm" if family == "bert" else "token-classification")
+    before = copy.deepcopy(model)
+    inputs = [torch.from_numpy(value) for value in batch(11).values()]
+    for form in (lowering.GroupedPointwise, lowering.SlicedLinears):
+        lowered = lowering.tokens_before_channels(model, form)
+        lowered = lowering.split_grouped_linears(lowering.separate_convolutions(lowered), form)
+        lowered = lowering.look_positions_up(lowering.keep_tied_table(lowering.add_windows(lowered)), 16)
+        with torch.no_grad():
+            for name, value in lowered(*inputs).items():
+                assert (value - before(*inputs)[name]).abs().max() < 5e-6
+        changed = {"squeezebert": "SqueezeBertEncoder", "convbert": "GroupedLinear"}.get(family, "Embeddings")
+        assert changed in {type(module).__name__ for module in model.modules()}
+        assert changed not in {type(module).__name__ for module in lowered.modules()}
+    assert [type(m) for m in model.modules()] == [type(m) for m in before.modules()]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
+
+
+def test_check_refuses_before_any_work() -> None:
+    with torch.device("meta"):
+        rembert = Model(MODELS["rembert"], MODELS["rembert"].presets["rembert-base"], "sequence-classification")
+    with pytest.raises(Unsupported, match=r"2\.3. GB.*ends at 2\.15 GB.*choose w8a8-dynamic"):
+        exporter.check(rembert, RECIPES["fp32"])
+    exporter.check(rembert, RECIPES["w8a8-dynamic"])
+    with pytest.raises(Unsupported, match="tflite does not take w2; it takes fp32, w8a8-dynamic"):
+        exporter.check(visible("bert", "base"), Recipe("w2", 2, 32, ""))
+
+
+@pytest.mark.parametrize("lengths", [(), (0,), (8, 65)])
+def test_lengths_outside_the_positions_are_refused(lengths: tuple[int, ...], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="64 positions"):
+        exporter.export(visible("bert", "base"), RECIPES["fp32"], lengths, tmp_path / "m.tflite")
+
+
+@pytest.mark.parity
+def test_a_converter_failure_is_one_line_with_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = visible("bert", "base")
+    # An operator with no lowering.
+    model.encoder.layers[0].act = lambda x: torch.linalg.eigvals(x[..., :4, :4]).abs().sum() + x
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"before")
+    with pytest.raises(ConversionFailed, match="conversion by litert-torch failed") as error:
+        exporter.export(model, RECIPES["fp32"], (8,), path)
+    message = str(error.value)
+    (log,) = tmp_path.glob("*.log")
+    assert "\n" not in message
+    assert str(log) in message
+    assert "Traceback" in log.read_text()
+    assert path.read_bytes() == b"before"
+    assert not list(tmp_path.glob("*.part"))
