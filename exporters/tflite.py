@@ -97,7 +97,7 @@ def export(model: Model, recipe: Recipe, lengths: tuple[int, ...], path: Path) -
     lowered = lower(model, recipe, ascending[-1])
     part = path.with_name(path.name + ".part")
     descriptor, log = tempfile.mkstemp(prefix="edgebert-tflite-", suffix=".log")
-    stage = "conversion by litert-torch"
+    stage, failed = "conversion by litert-torch", False
     try:
         with os.fdopen(descriptor, "w", errors="replace") as stream, _captured(stream):
             try:
@@ -109,7 +109,10 @@ def export(model: Model, recipe: Recipe, lengths: tuple[int, ...], path: Path) -
                 traceback.print_exc(file=stream)
                 raise
         os.replace(part, path)
+    except OSError:  # no room, or no right to write there: not the converter's doing
+        raise
     except Exception as error:  # the converter's own errors have no common kind
+        failed = True
         reason = next(iter(str(error).strip().splitlines()), "")[:200]
         raise ConversionFailed(
             f"{model.family.name} for {model.task} in {recipe.name}: {stage} failed with "
@@ -117,7 +120,8 @@ def export(model: Model, recipe: Recipe, lengths: tuple[int, ...], path: Path) -
         ) from error
     finally:
         part.unlink(missing_ok=True)
-    Path(log).unlink()
+        if not failed:
+            Path(log).unlink()
     names = ("torch", "litert-torch", "ai-edge-litert", *(("ai-edge-quantizer",) if recipe.quantized else ()))
     return Artifact(path, ascending, dynamic=False, tools={name: version(name) for name in names})
 
