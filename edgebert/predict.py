@@ -156,7 +156,7 @@ def _span(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: Seq
     start = np.where(inside, outputs["start_logits"][0][:n], -np.inf)
     end = np.where(inside, outputs["end_logits"][0][:n], -np.inf)
     if not any(inside):
-        raise InputError("the question leaves no room for its context: shorten it, or export with a longer length.")
+        raise InputError("the context has no words to find an answer in: pass some with --pair.")
     scores = np.triu(start[:, None] + end[None, :])
     scores[np.tril_indices(n, -1)] = -np.inf
     first, last = np.unravel_index(int(scores.argmax()), scores.shape)
@@ -174,7 +174,11 @@ def _fill(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: Seq
     if not places:
         raise InputError("the text has no [MASK] to fill: put one where a word is wanted.")
     filled = [
-        [{"label": words.decode([i]), "score": score} for i, score in _top(outputs["logits"][0, place])]
+        # Rows above the tokenizer's vocabulary only fill the table up to a round size.
+        [
+            {"label": words.decode([i], skip_special_tokens=False), "score": score}
+            for i, score in _top(outputs["logits"][0, place, : words.vocab_size])
+        ]
         for place in places
     ]
     return {"label": filled[0][0]["label"], "score": filled[0][0]["score"], "words": filled}
