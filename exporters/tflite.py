@@ -156,7 +156,8 @@ def _convert(model: Model, ascending: tuple[int, ...], path: Path) -> None:
     for length in reversed(ascending):
         sample = {name: torch.ones(1, length, dtype=torch.int32) for name in INPUTS}
         work = work.signature(f"tokens_{length}", model, sample_kwargs=sample)
-    work.convert().export(str(path))
+    # Through memory: where a disk is full, the converter's own way to a file ends the whole process.
+    path.write_bytes(work.convert().model_content())
 
 
 def _quantize(path: Path) -> None:
