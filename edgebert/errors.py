@@ -48,9 +48,3 @@ class ParityFailed(EdgebertError):
     def __init__(self, message: str, report: "Report") -> None:
         super().__init__(message)
         self.report = report
-
-
-class BudgetMissed(EdgebertError):
-    """The file works, but is larger or slower than the budget that was asked for."""
-
-    exit_code = 7

@@ -1,0 +1,65 @@
+"""Every cell of families, tasks, targets and recipes: exported, read back from disk, run in its runtime, and gated."""
+
+from pathlib import Path
+
+import pytest
+from reference import cells, reference
+
+import edgebert
+from edgebert.errors import Unsupported
+from edgebert.models import MODELS
+from edgebert.recipes import RECIPES, TARGET_RECIPES
+
+# What `make test` runs, so that each family, task, target and recipe comes up; `make test-all` runs every cell.
+QUICK = [
+    ("squeezebert", "question-answering", "tflite", "w8a8-dynamic"),
+    ("convbert", "masked-lm", "tflite", "fp32"),
+    ("convbert", "token-classification", "onnx", "w8a8-dynamic"),
+    ("rembert", "causal-lm", "onnx", "fp32"),
+    ("bert", "multiple-choice", "onnx", "w8a8-dynamic"),
+    ("bert", "base", "tflite", "w8a8-dynamic"),
+    ("rembert", "sequence-classification", "tflite", "w8a8-dynamic"),
+]
+
+ALL = [
+    (name, task, target, recipe)
+    for name, task in cells()
+    for target, recipes in TARGET_RECIPES.items()
+    for recipe in recipes
+]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("name", "task", "target", "recipe"),
+    [pytest.param(*cell, marks=[] if cell in QUICK else [pytest.mark.slow]) for cell in ALL],
+)
+def test_cell(tmp_path: Path, name: str, task: str, target: str, recipe: str) -> None:
+    reference(name, task).save_pretrained(tmp_path / "checkpoint")
+    made = edgebert.export(tmp_path / "checkpoint", target=target, recipe=recipe, lengths=(8, 16), out=tmp_path / "out")
+    assert made.report is not None
+    assert made.report.passed
+    assert edgebert.validate(tmp_path / "out").outputs == made.report.outputs
+
+
+def test_the_quick_choice_covers_every_row_and_column() -> None:
+    assert set(QUICK) <= set(ALL)
+    assert {name for name, *_ in QUICK} == set(MODELS)
+    assert {task for _, task, *_ in QUICK} == {task for family in MODELS.values() for task in family.heads}
+    assert {(target, recipe) for *_, target, recipe in QUICK} == {
+        (target, recipe) for target, recipes in TARGET_RECIPES.items() for recipe in recipes
+    }
+
+
+@pytest.mark.parametrize("target", TARGET_RECIPES)
+def test_a_recipe_the_target_does_not_take_is_refused_with_its_row(tmp_path: Path, target: str) -> None:
+    for recipe in RECIPES.keys() - set(TARGET_RECIPES[target]):
+        with pytest.raises(Unsupported, match=f"{target} does not take {recipe}; it takes {TARGET_RECIPES[target][0]}"):
+            edgebert.export("default", target=target, recipe=recipe, out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "task"), [(name, "causal-lm") for name in MODELS if name != "rembert"])
+def test_a_task_the_family_lacks_is_refused_with_its_row(tmp_path: Path, name: str, task: str) -> None:
+    with pytest.raises(Unsupported, match=f"{name} has no task '{task}'; it has base, masked-lm"):
+        edgebert.export(f"{name}-base", task=task, random_init=True, out=tmp_path / "out")
