@@ -23,9 +23,10 @@ EXPORT_STEPS = 5
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code (see `edgebert --help`)."""
     arguments = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, _interrupt)
+    _interrupts.clear()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), _interrupt)
     try:
         code: int = arguments.verb(arguments)
     except EdgebertError as error:
@@ -44,8 +45,13 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+_interrupts: list[int] = []
+
+
 def _interrupt(number: int, frame: object) -> None:
     """End on a polite kill as on Ctrl-C, so that half-made folders are cleared away."""
+    # Kept as well as raised: converters import modules that swallow every exception, and then the next step ends it.
+    _interrupts.append(number)
     raise KeyboardInterrupt
 
 
@@ -250,6 +256,8 @@ class _Steps:
 
     def __call__(self, step: str) -> None:
         self._end()
+        if _interrupts:
+            raise KeyboardInterrupt
         self.done += 1
         self.text = f"[{self.done}/{self.total}] {step}"
         self.began = time.perf_counter()
