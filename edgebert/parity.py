@@ -293,8 +293,9 @@ def _check_itself(golden: Golden, actual: Arrays, tolerance: Tolerance) -> Check
     mask = golden.batches[0].inputs["attention_mask"]
     caught, seen = [], []
     for what, outputs in golden.damaged.items():
-        # A change that the table allows even between two torch models cannot be asked of the gate.
-        if _sqnr(golden.batches[0].expected, outputs, mask, tolerance) < tolerance.min_sqnr_db:
+        # Asked only of damage twice as large as the error the table allows: a smaller one and the file's own error can
+        # cancel out, and then the table cannot tell.
+        if _sqnr(golden.batches[0].expected, outputs, mask, tolerance) < tolerance.min_sqnr_db - 20 * math.log10(2):
             seen.append(what)
             if _sqnr(outputs, actual, mask, tolerance) < tolerance.min_sqnr_db:
                 caught.append(what)
