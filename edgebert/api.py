@@ -1,23 +1,25 @@
 """The verbs of the command line as functions; the package offers `edgebert.load`, `edgebert.export` and so on."""
 
-import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from edgebert import bundle, checkpoint, golden, parity
+from edgebert import bundle, calibration, checkpoint, golden, parity, sensitivity, sizes
 from edgebert.artifact import Artifact
 from edgebert.bundle import Manifest
 from edgebert.checkpoint import Checkpoint
-from edgebert.errors import InputError, MissingDependency, ParityFailed, Unsupported
+from edgebert.errors import BudgetMissed, InputError, MissingDependency, ParityFailed, Unsupported
 from edgebert.exporters import EXPORTERS
-from edgebert.files import new_folder
-from edgebert.models import MODELS
+from edgebert.files import new_folder, peak_memory, sha256
 from edgebert.parity import Report
 from edgebert.predict import Bundle, open_bundle
-from edgebert.recipes import RECIPES, TARGET_RECIPES, Recipe
+from edgebert.preflight import TASKS, Asked, check_pair, known, preflight
+from edgebert.recipes import Recipe
 from edgebert.runtimes import RUNTIMES, SUFFIXES
-from edgebert.runtimes.session import Facts
+from edgebert.runtimes.session import Delegation, Facts
+from edgebert.sensitivity import Cost
+from edgebert.trim import trim
 
 LENGTHS = (32, 64, 128)
 
@@ -43,7 +45,7 @@ def load(
     model: str | Path = "default", task: str | None = None, random_init: bool = False, seed: int = 0
 ) -> Checkpoint:
     """Load a checkpoint folder, a hub name, or `default`; see `edgebert.checkpoint.load`."""
-    return checkpoint.load(model, _known("task", task, _tasks()) if task else None, random_init, seed)
+    return checkpoint.load(model, known("task", task, TASKS) if task else None, random_init, seed)
 
 
 def open(folder: str | Path, threads: int = 1) -> Bundle:
@@ -66,6 +68,10 @@ def export(
     force: bool = False,
     random_init: bool = False,
     validate: bool = True,
+    calibration_file: str | Path | None = None,
+    keep_float: Sequence[str] = (),
+    min_delegated: float | None = None,
+    trim_vocab: str | Path | None = None,
     progress: Progress = lambda step: None,
 ) -> Exported:
     """Export a model to a bundle that a phone runs, and prove that it says what the torch model says.
@@ -80,30 +86,44 @@ def export(
         force: replace a bundle that is there already.
         random_init: take the config alone and draw the weights.
         validate: hold the file to torch's answers, and leave no bundle when it fails.
+        calibration_file: texts to choose static scales and 4-bit weights on; None takes those kept with this package.
+        keep_float: patterns of modules that stay float, such as `head.*` (see `edgebert.recipes.kept`).
+        min_delegated: share of the arithmetic, 0 to 1, that an accelerated backend must take over.
+        trim_vocab: a text corpus; only the pieces of the vocabulary that it needs are kept (see `edgebert.trim`).
         progress: is told each step as it begins.
 
     Raises:
         InputError: something given is not usable.
         Unsupported: the target does not take the recipe, or the family not the task.
         MissingDependency: the target's packages are not installed.
-        ConversionFailed: the converter gave up.
+        ConversionFailed: the converter gave up, or the file's weights are not what the recipe implies.
         ParityFailed: the file does not say what torch says; `report` on the error has the figures.
+        BudgetMissed: less is delegated than was asked for.
     """
     how = check_pair(target, recipe)
     if command := EXPORTERS[target].missing() or RUNTIMES[target].missing():
         raise MissingDependency(f"target {target} is not installed: run {command}")
-    progress("load the model")
+    asked = Asked(target, how, task, random_init, tuple(keep_float), calibration_file, min_delegated, trim_vocab)
+    progress(preflight(model, asked))
     source = model if isinstance(model, Checkpoint) else load(model, task, random_init)
+    if trim_vocab is not None:
+        progress("trim the vocabulary")
+        source = trim(source, Path(trim_vocab))
     EXPORTERS[target].check(source.model, how)
     fitting = _lengths(lengths, source.model.config.max_position_embeddings)
+    texts = Path(calibration_file) if calibration_file else None
+    samples = calibration.samples(source.tokenizer, source.model.config, fitting[-1], texts) if how.calibrated else []
     final = Path(out) if out is not None else Path(f"{Path(source.source).name}-{target}-{recipe}")
     with new_folder(final, force, bundle.MANIFEST) as folder:
         progress("ask torch for reference answers")
         answers = golden.make(source.model, source.tokenizer, fitting)
         progress(f"convert to {target} {recipe}")
-        artifact = EXPORTERS[target].export(source.model, how, fitting, folder / f"model{SUFFIXES[target]}")
+        artifact = EXPORTERS[target].export(
+            source.model, how, fitting, folder / f"model{SUFFIXES[target]}", tuple(keep_float), samples
+        )
         progress("write the bundle")
-        manifest = _fill(folder, source, artifact, answers, target, how)
+        manifest = _fill(folder, source, artifact, answers, target, how, tuple(keep_float), texts)
+        _check_delegated(manifest, min_delegated)
         report = None
         if validate:
             progress(f"compare with torch in the {target} runtime")
@@ -112,6 +132,7 @@ def export(
                 failed = [f"{check.name} ({check.detail})" for check in report.checks if not check.passed]
                 raise ParityFailed(f"{target} {recipe} does not say what torch says: {'; '.join(failed)}.", report)
             manifest = replace(manifest, parity=report.to_json())
+        manifest = replace(manifest, peak_memory_bytes=peak_memory())
         manifest.write(folder)
     return Exported(final, manifest, report)
 
@@ -128,14 +149,45 @@ def validate(folder: str | Path) -> Report:
     return _gate(Path(folder))
 
 
+def rank_layers(folder: str | Path, progress: Progress = lambda step: None) -> list[Cost]:
+    """Which modules of a quantized bundle's model cost its accuracy, the costliest first.
+
+    The model is loaded again from where the bundle says it came from, and each module quantized alone, in torch.
+
+    Raises:
+        InputError: the folder is no bundle, its recipe is float, or its model is not there any more.
+    """
+    manifest = bundle.read(folder)
+    recipe = check_pair(manifest.target, manifest.recipe)
+    if not recipe.quantized:
+        raise InputError(f"{folder} is {recipe.name}, in which no layer is quantized: nothing costs accuracy.")
+    progress(f"load {manifest.source}")
+    random = manifest.weights_sha256.startswith("random")
+    source = load(manifest.source, manifest.task, random_init=random)
+    if source.weights_sha256 != manifest.weights_sha256:
+        raise InputError(
+            f"{manifest.source} is not the model that {folder} was exported from (its weights' sha256 differs): "
+            "export the bundle again."
+        )
+    if source.model.config.vocab_size != manifest.vocab_size:
+        raise InputError(
+            f"{folder} has a trimmed vocabulary and {manifest.source} the whole one: save the trimmed checkpoint "
+            "(edgebert.trim) and export that."
+        )
+    batch = golden.load(Path(folder) / bundle.GOLDEN).batches[0]
+    tolerance = parity.TOLERANCES[manifest.target, manifest.recipe]
+    return sensitivity.rank(source.model, batch, recipe, tolerance, progress)
+
+
 def inspect(path: str | Path) -> tuple[Manifest | None, Facts]:
     """Read a bundle, or a model file that any tool made: its manifest if it has one, and the runtime's facts."""
     path = Path(path)
-    if path.is_dir():
+    # Some model files are folders themselves, so the ending comes first.
+    target = next((target for target, suffix in SUFFIXES.items() if path.suffix == suffix), None)
+    if target is None and path.is_dir():
         with open_bundle(path) as opened:
             return opened.manifest, opened.session.facts()
-    target = next((target for target, suffix in SUFFIXES.items() if path.suffix == suffix), None)
-    if target is None or not path.is_file():
+    if target is None or not path.exists():
         kinds = ", ".join(SUFFIXES.values())
         raise InputError(f"{path}: no bundle and no model file; give a bundle's folder or a file ending in {kinds}.")
     if command := RUNTIMES[target].missing():
@@ -145,29 +197,6 @@ def inspect(path: str | Path) -> tuple[Manifest | None, Facts]:
         return None, session.facts()
     finally:
         session.close()
-
-
-def check_pair(target: str, recipe: str) -> Recipe:
-    """The recipe of that name, if the target takes it."""
-    _known("target", target, TARGET_RECIPES)
-    _known("recipe", recipe, RECIPES)
-    if recipe not in TARGET_RECIPES[target]:
-        raise Unsupported(f"{target} does not take {recipe}; it takes {', '.join(TARGET_RECIPES[target])}.")
-    return RECIPES[recipe]
-
-
-def _known(what: str, name: str, names: Iterable[str]) -> str:
-    """The name itself, or InputError with the nearest one that exists."""
-    known = list(names)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"{what} {name!r} is not known; {hint}there are {', '.join(known)}.")
-    return name
-
-
-def _tasks() -> dict[str, None]:
-    return dict.fromkeys(task for family in MODELS.values() for task in family.heads)
 
 
 def _lengths(lengths: Sequence[int] | None, positions: int) -> tuple[int, ...]:
@@ -180,8 +209,28 @@ def _lengths(lengths: Sequence[int] | None, positions: int) -> tuple[int, ...]:
     return tuple(sorted(set(lengths)))
 
 
+def _check_delegated(manifest: Manifest, wanted: float | None) -> None:
+    """Hold a file to the share of arithmetic that was asked for."""
+    if wanted is None:
+        return
+    told = manifest.graph["delegation"]
+    if told is None:
+        raise Unsupported(
+            f"{manifest.target} has no delegates to count here, so --min-delegated cannot be held: leave it out."
+        )
+    if told["share"] < wanted:
+        raise BudgetMissed(f"--min-delegated {wanted}: {told['text']}. Ask for less, or change what keeps it out.")
+
+
 def _fill(
-    folder: Path, source: Checkpoint, artifact: Artifact, answers: golden.Golden, target: str, recipe: Recipe
+    folder: Path,
+    source: Checkpoint,
+    artifact: Artifact,
+    answers: golden.Golden,
+    target: str,
+    recipe: Recipe,
+    keep_float: tuple[str, ...],
+    texts: Path | None,
 ) -> Manifest:
     """Write everything beside the model file; the manifest still without a report."""
     answers.save(folder / bundle.GOLDEN)
@@ -191,6 +240,13 @@ def _fill(
     facts = session.facts()
     session.close()
     model = source.model
+    touched = sizes.touched(model, artifact.weights)
+    sizes.check_size(
+        sum(facts.weight_bytes.values()),
+        sum(row.bytes_after for row in touched),
+        sizes.estimate(model, recipe, keep_float),
+        recipe,
+    )
     manifest = Manifest(
         format=bundle.FORMAT,
         version=bundle.VERSION,
@@ -214,16 +270,35 @@ def _fill(
         files=bundle.describe_files(folder),
         graph={
             "nodes": facts.nodes,
-            "delegated": facts.delegated,
             "ops": facts.ops,
             "weight_bytes": facts.weight_bytes,
+            "delegation": _told(facts.delegation),
         },
+        modules=[asdict(row) for row in touched],
+        parts=sizes.by_part((row.name, row.bytes_after) for row in touched),
+        keep_float=list(keep_float),
+        calibration=_calibration(source, recipe, texts),
+        peak_memory_bytes=None,
         parity=None,
         tools=artifact.tools | {"runtime": facts.runtime},
         notes=list(source.notes),
     )
     manifest.write(folder)
     return manifest
+
+
+def _told(delegation: Delegation | None) -> dict[str, Any] | None:
+    """A delegation as plain values, with its share and its one line."""
+    return None if delegation is None else asdict(delegation) | {"share": delegation.share, "text": str(delegation)}
+
+
+def _calibration(source: Checkpoint, recipe: Recipe, texts: Path | None) -> str:
+    """What scales or roundings were chosen on."""
+    if not recipe.calibrated:
+        return ""
+    if source.tokenizer is None:
+        return "random ids"
+    return f"{texts.name if texts else 'edgebert'} (sha256 {sha256(texts or calibration.TEXTS)})"
 
 
 def _gate(folder: Path) -> Report:

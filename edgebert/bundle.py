@@ -4,7 +4,9 @@
 inputs with torch's answers. The folder appears whole or not at all.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +19,10 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 TOKENIZER = "tokenizer.json"
 FORMAT = "edgebert-bundle"
-VERSION = 1
+VERSION = 2
+SEAL, BLANK = "sha256", "0" * 64
+# Fields that may be null, and their type where they are not.
+NULLABLE: dict[str, type] = {"parity": dict, "peak_memory_bytes": int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class Manifest:
 
     Attributes:
         format: always `edgebert-bundle`.
-        version: of this layout; 1.
+        version: of this layout; 2.
         family: the architecture, as in Hugging Face's `model_type`.
         source: folder, hub name or preset that the model came from.
         weights_sha256: of the source weights; `random, seed N` for random ones.
@@ -45,7 +50,12 @@ class Manifest:
         inputs: name, dtype and shape of each input at the longest length, -1 for a free axis.
         outputs: the same of each output.
         files: name to bytes and sha256 of every other file in the folder.
-        graph: the runtime's facts: nodes, delegated nodes, operators, weight bytes by dtype.
+        graph: the runtime's facts: nodes, operators, weight bytes by dtype, and what of it a backend takes over.
+        modules: for each module with weights its name, type, part, parameters, dtype in the file, bytes before, after.
+        parts: part of the model to bytes of its weights in the file.
+        keep_float: patterns of modules that were kept in float.
+        calibration: the texts that scales or roundings were chosen on, with their sha256; empty where none were.
+        peak_memory_bytes: the most memory that the exporting process held; null where the system does not tell.
         parity: the gate's report, or null when it was told not to look.
         tools: versions of everything that had a hand in it.
         notes: what a careful reader wants to know.
@@ -72,13 +82,24 @@ class Manifest:
     outputs: list[dict[str, Any]]
     files: dict[str, dict[str, Any]]
     graph: dict[str, Any]
+    modules: list[dict[str, Any]]
+    parts: dict[str, int]
+    keep_float: list[str]
+    calibration: str
+    peak_memory_bytes: int | None
     parity: dict[str, Any] | None
     tools: dict[str, str]
     notes: list[str]
 
     def write(self, folder: Path) -> None:
-        """Write `manifest.json`."""
-        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        """Write `manifest.json`, sealed with its own hash."""
+        (folder / MANIFEST).write_bytes(sealed(asdict(self)))
+
+
+def sealed(raw: Mapping[str, Any]) -> bytes:
+    """The manifest's JSON, led by the sha256 of itself with zeros in that place: it vouches for all other files."""
+    content = json.dumps({SEAL: BLANK, **raw}, indent=2, ensure_ascii=False).encode() + b"\n"
+    return content.replace(BLANK.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
@@ -110,25 +131,30 @@ def read(folder: str | Path) -> Manifest:
             f"{folder / MANIFEST}: version {raw.get('version')!r}; this edgebert reads {VERSION}: "
             "export the bundle again."
         )
+    said = raw.pop(SEAL, None)
     manifest = _typed(raw, folder / MANIFEST)
-    for name, said in manifest.files.items():
-        _verify(folder, name, said)
+    for name, entry in manifest.files.items():
+        _verify(folder, name, entry)
     for name in (manifest.model_file, GOLDEN):
         if not any(file == name or file.startswith(f"{name}/") for file in manifest.files):
             raise InputError(f"{folder / MANIFEST} does not list {name}: export the bundle again.")
+    content = (folder / MANIFEST).read_bytes()
+    blank = content.replace(str(said).encode(), BLANK.encode(), 1)
+    if said != hashlib.sha256(blank).hexdigest():
+        raise InputError(f"{folder / MANIFEST} is damaged or was edited: export or copy the bundle again.")
     return manifest
 
 
 def _typed(raw: dict[str, Any], path: Path) -> Manifest:
     """Check that each field is there with its type: a manifest is read by apps too, and may be edited by hand."""
-    kinds = {name: kind for name, kind in Manifest.__annotations__.items()}
+    kinds = dict(Manifest.__annotations__)
     if set(raw) != set(kinds):
         odd = sorted(set(raw) ^ set(kinds))
         raise InputError(f"{path}: {', '.join(odd)} missing or unknown: export the bundle again.")
     for name, kind in kinds.items():
-        plain = getattr(kind, "__origin__", None) or (dict if name == "parity" and raw[name] is not None else kind)
-        if name == "parity" and raw[name] is None:
+        if name in NULLABLE and raw[name] is None:
             continue
+        plain = NULLABLE.get(name) or getattr(kind, "__origin__", None) or kind
         if type(raw[name]) is not plain:
             raise InputError(
                 f"{path}: {name} is a {type(raw[name]).__name__}; {plain.__name__} is needed: export again."

@@ -88,7 +88,7 @@ def load(
         Unsupported: the task or a variant in the config is not defined here.
         MissingDependency: the file format needs a package that is not installed.
     """
-    presets = {name: (family, preset) for family in MODELS.values() for name, preset in family.presets.items()}
+    presets = _presets()
     if str(source) in presets and not Path(source).is_dir():
         family, config = presets[str(source)]
         if not random_init:
@@ -112,6 +112,28 @@ def load(
             "they do not belong together; fetch both from one checkpoint."
         )
     return Checkpoint(model, words, str(source), raw, sha256(*files), notes)
+
+
+def _presets() -> dict[str, tuple[Family, Any]]:
+    """Preset name to its family and config."""
+    return {name: (family, config) for family in MODELS.values() for name, config in family.presets.items()}
+
+
+def outline(source: str | Path, task: str | None = None) -> Model:
+    """The model that `load` would give, on torch's `meta` device: sizes without weights, for a look before any work.
+
+    Raises:
+        InputError: as `load`, for what shows without reading weights.
+        Unsupported: as `load`.
+    """
+    presets = _presets()
+    if str(source) in presets and not Path(source).is_dir():
+        family, config = presets[str(source)]
+        chosen = task or "base"
+    else:
+        family, config, chosen = interpret(read_config(locate(source)), task)
+    with torch.device("meta"):
+        return Model(family, config, chosen)
 
 
 def locate(source: str | Path) -> Path:

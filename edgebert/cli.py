@@ -2,22 +2,16 @@
 
 import argparse
 import json
-import math
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
+from edgebert import show
 from edgebert.errors import EdgebertError, ParityFailed
 
-if TYPE_CHECKING:
-    from edgebert.bundle import Manifest
-    from edgebert.parity import Report
-    from edgebert.runtimes.session import Facts, Spec
-
 EXPORT_STEPS = 5
+COSTLIEST = 10  # modules that --sensitivity lists
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,6 +49,10 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _interrupted() -> bool:
+    return bool(_interrupts)
+
+
 def _fail(message: str, code: int, as_json: bool) -> int:
     print(f"edgebert: {message}", file=sys.stderr)
     if as_json:
@@ -67,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="edgebert",
         description="Put an efficient BERT-family encoder on a phone: exported, quantized, and proven equal to torch.",
         epilog="exit codes: 0 done, 2 bad usage or input, 3 a dependency is missing, 4 unsupported combination, "
-        "5 conversion failed, 6 parity failed",
+        "5 conversion failed, 6 parity failed, 7 a budget was missed",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
@@ -96,8 +94,28 @@ def _parser() -> argparse.ArgumentParser:
         "--validate", action=argparse.BooleanOptionalAction, default=True,
         help="hold the file to torch's answers, and leave no bundle when it fails",
     )  # fmt: skip
+    sub.add_argument(
+        "--calibration", metavar="FILE",
+        help="texts, one a line, that static scales and 4-bit weights are chosen on (default: texts of edgebert's own)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--keep-float", action="append", default=[], metavar="PATTERN",
+        help="leave these modules in float, such as 'head.*' or '*.layers.0.down' (give it several times)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--min-delegated", type=float, metavar="SHARE",
+        help="fail unless the backend takes this share of the arithmetic over, such as 0.95",
+    )  # fmt: skip
+    sub.add_argument(
+        "--trim-vocab", metavar="CORPUS",
+        help="keep only the pieces that the texts of this file need, one a line: same answers on them, less to carry",
+    )  # fmt: skip
     sub = verb("validate", validate, "hold a bundle to the answers that torch gave when it was exported")
     sub.add_argument("folder", help="the bundle")
+    sub.add_argument(
+        "--sensitivity", action="store_true",
+        help="also quantize each module alone, in torch, and list those that cost the accuracy",
+    )  # fmt: skip
     sub = verb("predict", predict, "answer a text with a bundle")
     sub.add_argument("folder", help="the bundle")
     sub.add_argument("text", help="a sentence, a question, a prompt, or a text with [MASK]")
@@ -105,9 +123,15 @@ def _parser() -> argparse.ArgumentParser:
         "--pair", action="append", default=[], metavar="TEXT",
         help="second text: a question's context, or a choice (give it several times)",
     )  # fmt: skip
+    sub.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help="causal-lm: go on from the text for up to N tokens, greedily"
+    )
     sub.add_argument("--threads", type=int, default=1, help="threads of the runtime (default: %(default)s)")
     sub = verb("inspect", inspect, "show what is in a bundle or a model file, also one that edgebert did not make")
-    sub.add_argument("path", help="a bundle's folder, a .tflite or an .onnx file")
+    sub.add_argument("path", help="a bundle's folder, or a .pte, .tflite, .mlpackage or .onnx file")
+    sub = verb("diff", diff, "show what differs between two bundles, in files, sizes and answers")
+    sub.add_argument("a", help="a bundle")
+    sub.add_argument("b", help="another bundle")
     verb("doctor", doctor, "show what is installed, what each target needs, and how to get it")
     return parser
 
@@ -121,6 +145,7 @@ def _numbers(text: str) -> list[int]:
 
 def list_(arguments: argparse.Namespace) -> int:
     """Show models, tasks, targets and recipes."""
+    from edgebert import matrix
     from edgebert.models import MODELS
     from edgebert.recipes import RECIPES, TARGET_RECIPES
 
@@ -130,17 +155,13 @@ def list_(arguments: argparse.Namespace) -> int:
             for name, family in MODELS.items()
         }
         recipes = {name: recipe.about for name, recipe in RECIPES.items()}
-        print(json.dumps({"models": models, "targets": TARGET_RECIPES, "recipes": recipes}))
+        told = {"models": models, "targets": TARGET_RECIPES, "recipes": recipes, "reasons": matrix.reasons()}
+        print(json.dumps(told))
         return 0
-    tasks = dict.fromkeys(task for family in MODELS.values() for task in family.heads)
-    _table(
-        ("task", *MODELS),
-        [(task, *("yes" if task in family.heads else "no" for family in MODELS.values())) for task in tasks],
-    )
-    _table(
-        ("target", *RECIPES),
-        [(name, *("yes" if recipe in takes else "no" for recipe in RECIPES)) for name, takes in TARGET_RECIPES.items()],
-    )
+    for head, *rows in (matrix.tasks(), matrix.targets()):
+        show.table(head, rows)
+    for reason in matrix.reasons():
+        print(f"no {reason}")
     for name, recipe in RECIPES.items():
         print(f"{name}: {recipe.about}")
     print(f"presets for --random-init: {', '.join(preset for family in MODELS.values() for preset in family.presets)}")
@@ -152,11 +173,12 @@ def export(arguments: argparse.Namespace) -> int:
     """Export a model to a bundle."""
     from edgebert import api
 
-    with _Steps(EXPORT_STEPS, quiet=arguments.json) as steps:
+    with show.Steps(EXPORT_STEPS, arguments.json, _interrupted) as steps:
         made = api.export(
             model=arguments.model, task=arguments.task, target=arguments.target, recipe=arguments.recipe,
             lengths=arguments.lengths, out=arguments.out, force=arguments.force, random_init=arguments.random_init,
-            validate=arguments.validate, progress=steps,
+            validate=arguments.validate, calibration_file=arguments.calibration, keep_float=arguments.keep_float,
+            min_delegated=arguments.min_delegated, trim_vocab=arguments.trim_vocab, progress=steps,
         )  # fmt: skip
     if arguments.json:
         from dataclasses import asdict
@@ -164,9 +186,15 @@ def export(arguments: argparse.Namespace) -> int:
         print(json.dumps({"folder": str(made.folder), "manifest": asdict(made.manifest)}))
         return 0
     if made.report is not None:
-        _print_report(made.report)
+        show.report(made.report)
+    show.modules(made.manifest)
+    if told := made.manifest.graph["delegation"]:
+        print(f"delegated: {told['text']}")
     model_bytes = sum(said["bytes"] for name, said in made.manifest.files.items() if name.startswith("model"))
-    print(f"wrote {made.folder} ({model_bytes / 1e6:.1f} MB of model, lengths {_join(made.manifest.lengths)})")
+    lengths = ", ".join(map(str, made.manifest.lengths))
+    peak = made.manifest.peak_memory_bytes
+    memory = f", {peak / 1e9:.1f} GB of memory used" if peak else ""
+    print(f"wrote {made.folder} ({model_bytes / 1e6:.1f} MB of model, lengths {lengths}{memory})")
     words = f'edgebert predict {made.folder} "..."' if "tokenizer.json" in made.manifest.files else None
     print(f"next: {words or f'edgebert inspect {made.folder}'}")
     return 0
@@ -174,15 +202,24 @@ def export(arguments: argparse.Namespace) -> int:
 
 def validate(arguments: argparse.Namespace) -> int:
     """Hold a bundle to torch's answers."""
+    from dataclasses import asdict
+
     from edgebert import api
 
-    with _Steps(1, quiet=arguments.json) as steps:
+    with show.Steps(0, arguments.json, _interrupted) as steps:
         steps("compare with torch's answers")
         report = api.validate(arguments.folder)
+        costs = api.rank_layers(arguments.folder, steps) if arguments.sensitivity else []
     if arguments.json:
-        print(json.dumps(report.to_json()))
+        ranked = {"sensitivity": [asdict(cost) for cost in costs]} if arguments.sensitivity else {}
+        print(json.dumps(report.to_json() | ranked))
     else:
-        _print_report(report)
+        show.report(report)
+    if costs and not arguments.json:
+        print("quantized alone, in torch, the costliest first:")
+        rows = [(c.module, f"{c.sqnr_db:.1f}", f"{c.float_bytes / 1e6:.2f}") for c in costs[:COSTLIEST]]
+        show.table(("module", "SQNR dB", "MB more in float"), rows)
+        print(f"to keep the costliest in float: edgebert export --keep-float {costs[0].module} ...")
     if not report.passed:
         failed = ", ".join(check.name for check in report.checks if not check.passed)
         raise ParityFailed(f"{arguments.folder} does not say what torch says: {failed}. Export it again.", report)
@@ -193,10 +230,15 @@ def validate(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Answer a text with a bundle."""
+    from dataclasses import asdict
+
     from edgebert import api
 
     with api.open(arguments.folder, arguments.threads) as opened:
-        answer = opened.predict(arguments.text, *arguments.pair)
+        if arguments.max_new_tokens is None:
+            answer = opened.predict(arguments.text, *arguments.pair)
+        else:
+            answer = asdict(opened.generate(arguments.text, arguments.max_new_tokens))
     if arguments.json:
         print(json.dumps(answer, ensure_ascii=False))
         return 0
@@ -205,7 +247,7 @@ def predict(arguments: argparse.Namespace) -> int:
             rows = [
                 tuple(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row.values()) for row in value
             ]
-            _table(tuple(value[0]), rows)
+            show.table(tuple(value[0]), rows)
         elif not isinstance(value, list):
             print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
         else:
@@ -224,10 +266,25 @@ def inspect(arguments: argparse.Namespace) -> int:
         print(json.dumps({"manifest": asdict(manifest) if manifest else None, "facts": asdict(facts)}))
         return 0
     if manifest is not None:
-        _print_manifest(manifest)
-    _print_facts(facts)
+        show.manifest(manifest)
+    show.facts(facts)
     if manifest is not None:
         print(f"next: edgebert validate {arguments.path}")
+    return 0
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    """Show what differs between two bundles."""
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from edgebert.diff import compare
+
+    found = compare(Path(arguments.a), Path(arguments.b))
+    if arguments.json:
+        print(json.dumps(asdict(found)))
+    else:
+        show.difference(found)
     return 0
 
 
@@ -239,112 +296,8 @@ def doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(rows))
         return 0
-    _table(
+    show.table(
         ("for", "package", "wanted", "installed", "to install"),
         [(row["for"], row["package"], row["wanted"], row["installed"] or "-", row["install"]) for row in rows],
     )
     return 0
-
-
-class _Steps:
-    """Says on standard error which step runs and how long it took."""
-
-    def __init__(self, total: int, quiet: bool) -> None:
-        self.total, self.quiet, self.done = total, quiet, 0
-        self.began = time.perf_counter()
-        self.status: Any = None
-
-    def __call__(self, step: str) -> None:
-        self._end()
-        if _interrupts:
-            raise KeyboardInterrupt
-        self.done += 1
-        self.text = f"[{self.done}/{self.total}] {step}"
-        self.began = time.perf_counter()
-        if self.quiet:
-            return
-        if sys.stderr.isatty():
-            from rich.console import Console
-
-            # A descriptor of its own: converters that talk have theirs turned away while they work.
-            terminal = open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8")
-            self.status = Console(file=terminal, force_terminal=True).status(self.text)
-            self.status.start()
-        else:
-            print(self.text, file=sys.stderr, flush=True)
-
-    def _end(self, ok: bool = True) -> None:
-        if self.status is not None:
-            self.status.stop()
-            self.status = None
-            seconds = time.perf_counter() - self.began
-            print(f"{self.text}: {'done' if ok else 'stopped'} after {seconds:.1f} s", file=sys.stderr)
-
-    def __enter__(self) -> "_Steps":
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._end(ok=kind is None)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for title in head:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text, for [tflite] in a cell is no markup
-    Console().print(table)
-
-
-def _print_report(report: "Report") -> None:
-    rows = []
-    for name, stats in report.outputs.items():
-        agreement = "-" if stats.label_agreement is None else f"{stats.label_agreement:.4f} of {stats.labels}"
-        ratio = "equal" if math.isinf(stats.sqnr_db) else f"{stats.sqnr_db:.1f}"
-        rows.append((name, f"{stats.max_abs:.2e}", f"{stats.mean_abs:.2e}", f"{stats.cosine:.6f}", ratio, agreement))
-    _table(("output", "max |d|", "mean |d|", "cosine", "SQNR dB", "equal labels"), rows)
-    for check in report.checks:
-        print(f"[{'ok' if check.passed else 'FAILED'}] {check.name}: {check.detail}")
-
-
-def _print_manifest(manifest: "Manifest") -> None:
-    state = "not checked" if manifest.parity is None else "passed" if manifest.parity["passed"] else "FAILED"
-    rows = [
-        ("model", f"{manifest.family} from {manifest.source}, {manifest.parameters / 1e6:.1f} M parameters"),
-        ("task", manifest.task),
-        ("target", f"{manifest.target} {manifest.recipe}"),
-        ("lengths", _join(manifest.lengths) + (", and any below" if manifest.dynamic else "")),
-        ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:6])}{' ...' * (len(manifest.labels) > 6)}"),
-        ("parity", state),
-        ("weights", manifest.weights_sha256),
-        ("tools", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())),
-        *(("note", note) for note in manifest.notes),
-    ]
-    _table(("bundle", ""), rows)
-
-
-def _print_facts(facts: "Facts") -> None:
-    delegated = "" if facts.delegated is None else f", {facts.delegated} of them delegated"
-    ops = sorted(facts.ops.items(), key=lambda item: -item[1])
-    rows = [
-        ("runtime", facts.runtime),
-        ("size", f"{facts.file_bytes / 1e6:.2f} MB"),
-        ("inputs", _shapes(facts.inputs)),
-        ("outputs", _shapes(facts.outputs)),
-        ("nodes", f"{facts.nodes}{delegated}"),
-        ("operators", ", ".join(f"{name} {count}" for name, count in ops)),
-        ("weights", ", ".join(f"{dtype} {size / 1e6:.2f} MB" for dtype, size in facts.weight_bytes.items())),
-    ]
-    _table(("file", ""), rows)
-
-
-def _shapes(specs: "Sequence[Spec]") -> str:
-    return "; ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in specs)
-
-
-def _join(numbers: list[int]) -> str:
-    return ", ".join(str(number) for number in numbers)

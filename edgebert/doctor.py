@@ -5,7 +5,7 @@ from importlib import metadata
 from typing import Any
 
 # The extras a user chooses from; each is a target, or a file format to read.
-EXTRAS = ("tflite", "onnx", "hub", "tf")
+EXTRAS = ("executorch", "tflite", "coreml", "onnx", "hub", "tf")
 
 
 def examine() -> list[dict[str, Any]]:

@@ -48,3 +48,9 @@ class ParityFailed(EdgebertError):
     def __init__(self, message: str, report: "Report") -> None:
         super().__init__(message)
         self.report = report
+
+
+class BudgetMissed(EdgebertError):
+    """The file is right, but not what was asked for: too little of it is delegated."""
+
+    exit_code = 7

@@ -115,10 +115,10 @@ def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], se
             _sentences(tokenizer, shortest, length, rows) if tokenizer else _random(rng, vocabulary, length, rows)
         )
         parts += [_random(rng, vocabulary, length, 2), _single(tokenizer, length)]
-        inputs = _limit_types(_join(parts), types)
+        inputs = limit_types(_join(parts), types)
         batches.append(Batch(f"tokens_{length}", inputs, answer(model, inputs)))
     first = batches[0].inputs
-    turned = _limit_types(first | {"token_type_ids": 1 - np.minimum(first["token_type_ids"], 1)}, types)
+    turned = limit_types(first | {"token_type_ids": 1 - np.minimum(first["token_type_ids"], 1)}, types)
     exchanged = Batch(f"types_{lengths[0]}", turned, answer(model, turned))
     damaged = {what: answer(broken, first) for what, broken in damage(model)}
     return Golden(tuple(batches), exchanged, damaged)
@@ -138,7 +138,7 @@ def cut(output: np.ndarray) -> np.ndarray:
 
 
 def damage(model: Model) -> Iterator[tuple[str, Model]]:
-    """Copies of a model, each broken in one way that a converter might break it in: a gross one and a small one."""
+    """Copies of a model, each broken in one way that a converter might break it in, small and gross."""
     broken = copy.deepcopy(model)
     word = broken.encoder.get_submodule("embeddings.word")
     # The word embeddings alone: a tied output embedding keeps its rows, or it would shift back what this shifts.
@@ -148,6 +148,11 @@ def damage(model: Model) -> Iterator[tuple[str, Model]]:
     down = broken.encoder.get_submodule(f"layers.{model.config.num_hidden_layers - 1}.down")
     down.weight = torch.nn.Parameter(-down.get_parameter("weight"), requires_grad=False)
     yield "last layer's feed-forward negated", broken
+    # Gross enough to be seen at any tolerance, whatever the head makes of it.
+    broken = copy.deepcopy(model)
+    norm = broken.encoder.get_submodule(f"layers.{model.config.num_hidden_layers - 1}.norm")
+    norm.weight = torch.nn.Parameter(-norm.get_parameter("weight"), requires_grad=False)
+    yield "last norm's scale negated", broken
 
 
 def _texts() -> list[tuple[str, ...]]:
@@ -197,6 +202,6 @@ def _join(parts: list[Arrays]) -> Arrays:
     return {key: np.concatenate([part[key] for part in parts]).astype(np.int32) for key in parts[0]}
 
 
-def _limit_types(inputs: Arrays, types: int) -> Arrays:
+def limit_types(inputs: Arrays, types: int) -> Arrays:
     """Keep token types below what the model has: some have just one."""
     return inputs | {"token_type_ids": np.minimum(inputs["token_type_ids"], types - 1)}

@@ -43,11 +43,31 @@ PER_TENSOR = Tolerance(
     14.0, 0.97, "8 bits with one activation scale for all tokens; trained models 17 dB, random 30 to 40"
 )
 
+HALF = Tolerance(45.0, 0.99, "half precision has 11 bits; seen 57 to 70 dB")
+WEIGHTS_8 = Tolerance(28.0, 0.97, "8-bit weights alone")
+WEIGHTS_4 = Tolerance(10.0, 0.9, "4-bit weights in groups")
+
 TOLERANCES: dict[tuple[str, str], Tolerance] = {
+    ("executorch", "fp32"): FLOAT,
+    ("executorch", "w8a8-dynamic"): PER_TOKEN,
+    ("executorch", "w8a8-static"): PER_TENSOR,
+    ("executorch", "w4a8-dynamic"): WEIGHTS_4,
     ("tflite", "fp32"): FLOAT,
+    ("tflite", "fp16"): HALF,
+    ("tflite", "w8"): WEIGHTS_8,
     ("tflite", "w8a8-dynamic"): PER_TOKEN,
+    ("tflite", "w8a8-static"): PER_TENSOR,
+    ("tflite", "w4a8-dynamic"): WEIGHTS_4,
+    ("coreml", "fp32"): FLOAT,
+    ("coreml", "fp16"): HALF,
+    ("coreml", "w8"): WEIGHTS_8,
+    ("coreml", "w4"): WEIGHTS_4,
+    ("coreml", "w8a8-static"): PER_TENSOR,
     ("onnx", "fp32"): FLOAT,
+    ("onnx", "fp16"): HALF,
+    ("onnx", "w4"): WEIGHTS_4,
     ("onnx", "w8a8-dynamic"): PER_TENSOR,
+    ("onnx", "w8a8-static"): PER_TENSOR,
 }
 
 

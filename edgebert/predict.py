@@ -11,6 +11,7 @@ import numpy as np
 from edgebert import bundle, tokenizer
 from edgebert.bundle import Manifest
 from edgebert.errors import InputError, MissingDependency
+from edgebert.generate import Generated, greedy
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.session import Arrays, Session
 from edgebert.tokenizer import Encoding, Tokenizer
@@ -77,6 +78,24 @@ class Bundle:
         length = needed if self.manifest.dynamic else next(n for n in self.manifest.lengths if n >= needed)
         outputs = self.run(self.tokenizer.batch(texts, length=length))
         return ANSWERS[task](self, encodings, outputs, pairs)
+
+    def generate(self, text: str, max_new_tokens: int = 20) -> Generated:
+        """Continue a text with the likeliest piece each time, until [SEP], `max_new_tokens` or the longest length.
+
+        The file is run at growing length, over the whole sequence for each new piece. On a model whose tokens see only
+        what came before (`is_decoder`) the first piece is the one that `predict` gives.
+
+        Raises:
+            InputError: the bundle has no tokenizer, its task is not causal-lm, the text leaves no room, or
+                max_new_tokens is not positive.
+        """
+        if self.manifest.task != "causal-lm":
+            raise InputError(
+                f"{self.folder} is for {self.manifest.task}; only a bundle for causal-lm continues a text."
+            )
+        if self.tokenizer is None:
+            raise InputError(f"{self.folder} has no tokenizer.json (its model came without one): call run() with ids.")
+        return greedy(self.run, self.tokenizer, text, max_new_tokens, self.manifest.lengths[-1])
 
     def close(self) -> None:
         """Close the model file."""

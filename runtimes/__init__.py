@@ -5,15 +5,19 @@
 
 from types import ModuleType
 
-from edgebert.runtimes import onnx, tflite
+from edgebert.runtimes import coreml, executorch, onnx, tflite
 
 RUNTIMES: dict[str, ModuleType] = {
+    "executorch": executorch,
     "tflite": tflite,
+    "coreml": coreml,
     "onnx": onnx,
 }
 
-# The ending of each target's model file.
+# The ending of each target's model file; an .mlpackage is a folder.
 SUFFIXES: dict[str, str] = {
+    "executorch": ".pte",
     "tflite": ".tflite",
+    "coreml": ".mlpackage",
     "onnx": ".onnx",
 }

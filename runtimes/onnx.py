@@ -6,6 +6,7 @@ native code reads the file, for ONNX Runtime may crash on a damaged one instead 
 
 import hashlib
 import importlib.util
+import os
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from edgebert.errors import InputError, MissingDependency
-from edgebert.runtimes.session import INPUTS, Arrays, Facts, Spec, check_inputs, run_rows
+from edgebert.runtimes.session import INPUTS, Arrays, Facts, Spec, Weight, check_inputs, run_rows
 
 PRODUCER = "edgebert"
 MAX_TOKENS = "edgebert.max_tokens"
+VOCABULARY = "edgebert.vocabulary"
 SEAL = "edgebert.sha256"
 BLANK = b"0" * 64  # what stands in the seal's place while the hash is taken
 
@@ -37,8 +39,10 @@ def seal_of(data: bytes) -> tuple[int, str, str] | None:
     if start < len(marker) or start + len(BLANK) > len(data):
         return None
     end = start + len(BLANK)
-    digest = hashlib.sha256(data[:start])
-    digest.update(BLANK + data[end:])
+    view = memoryview(data)  # a slice of it is no copy of a large model
+    digest = hashlib.sha256(view[:start])
+    digest.update(BLANK)
+    digest.update(view[end:])
     return start, data[start:end].decode("ascii", "replace"), digest.hexdigest()
 
 
@@ -56,6 +60,7 @@ def open(path: Path, threads: int = 1) -> "OnnxSession":
     if command := missing():
         raise MissingDependency(f"{path.name} needs ONNX Runtime: {command}")
     proto, file_bytes = _read(path)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # its own thread would send what it counts
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -76,20 +81,19 @@ def open(path: Path, threads: int = 1) -> "OnnxSession":
         lengths=_lengths(session.get_inputs()),
         ops=dict(Counter(node.op_type for node in _nodes(proto.graph)).most_common()),
         nodes=sum(1 for _ in _nodes(proto.graph)),
-        weight_bytes=_weight_bytes(proto.graph),
+        weights=_weights(proto.graph),
+        metadata=_metadata(proto),
     )
-    props = {entry.key: entry.value for entry in proto.metadata_props}
-    longest = props.get(MAX_TOKENS, "")
-    return OnnxSession(session, facts, int(longest) if longest.isdecimal() else None)
+    return OnnxSession(session, facts)
 
 
 class OnnxSession:
     """One open ONNX file."""
 
-    def __init__(self, session: Any, facts: Facts, longest: int | None) -> None:
+    def __init__(self, session: Any, facts: Facts) -> None:
         self._session = session
         self._facts = facts
-        self._longest = longest
+        self._longest, self._vocabulary = (_whole(facts.metadata.get(key, "")) for key in (MAX_TOKENS, VOCABULARY))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Answer a batch, row by row.
@@ -101,6 +105,10 @@ class OnnxSession:
             raise InputError("this ONNX session is closed; open the file again.")
         self._check_signature()
         check_inputs(inputs, self._longest)
+        ids = inputs["input_ids"]
+        if self._vocabulary is not None and not 0 <= int(ids.min()) <= int(ids.max()) < self._vocabulary:
+            # The operator that reads 4-bit tables gives zeros for them.
+            raise InputError(f"input_ids from {ids.min()} to {ids.max()}; the file takes 0 to {self._vocabulary - 1}.")
         return run_rows(inputs, self._facts.lengths, self._row)
 
     def facts(self) -> Facts:
@@ -153,7 +161,7 @@ def _line(error: Exception) -> str:
 def _read(path: Path) -> tuple[Any, int]:
     """Parse the file and vouch for it; gives the model without external data, and the bytes on disk in all."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     if not path.is_file():
         raise InputError(f"{path} is not a file; an .onnx file is needed.")
@@ -224,18 +232,58 @@ def _tensors(graph: Any) -> Iterator[Any]:
                 yield from _tensors(nested)
 
 
-def _weight_bytes(graph: Any) -> dict[str, int]:
-    """Bytes of constants by dtype, largest first."""
+def _weights(graph: Any) -> tuple[Weight, ...]:
+    """The constants that are no shapes, axes or other whole numbers; scales count with the weight they belong to.
+
+    A scale or zero point belongs to a weight `x` when it is named `x.scale` or `x.zero`, as in edgebert's files. Bytes
+    that hold two numbers, as MatMulNBits takes them, are told by that operator's attribute.
+    """
     from onnx import TensorProto
 
-    sizes = Counter[str]()
-    for tensor in _tensors(graph):
-        name = TensorProto.DataType.Name(tensor.data_type).lower()
-        name = {"float": "float32", "double": "float64"}.get(name, name)
-        count = int(np.prod(tensor.dims, dtype=np.int64))
-        digits = "".join(filter(str.isdigit, name.partition("e")[0])) or "8"  # float8e4m3 has 8 bits, bool a byte
-        sizes[name] += (count * int(digits) + 7) // 8
-    return dict(sizes.most_common())
+    # The two operators take a table in different shapes, so that one of them may see it through a Reshape.
+    shaped = {node.output[0]: node.input[0] for node in _nodes(graph) if node.op_type == "Reshape" and node.input}
+    packed = {
+        shaped.get(node.input[place], node.input[place]): attribute.i
+        for node in _nodes(graph)
+        for op, place in (("MatMulNBits", 1), ("GatherBlockQuantized", 0))
+        if node.op_type == op and len(node.input) > place
+        for attribute in node.attribute
+        if attribute.name == "bits" and attribute.i in (2, 4, 8)
+    }
+    sizes: dict[str, tuple[str, tuple[int, ...], int]] = {}
+    for i, tensor in enumerate(_tensors(graph)):
+        dtype, shape = TensorProto.DataType.Name(tensor.data_type).lower(), tuple(tensor.dims)
+        if dtype == "int64" and len(shape) < 2:
+            continue
+        dtype = {"float": "float32", "double": "float64"}.get(dtype, dtype)
+        digits = "".join(filter(str.isdigit, dtype.partition("e")[0])) or "8"  # float8e4m3 has 8 bits, bool a byte
+        size = (int(np.prod(shape, dtype=np.int64)) * int(digits) + 7) // 8
+        if dtype == "uint8" and (bits := packed.get(tensor.name)):
+            dtype, shape = f"int{bits}", (*shape[:-1], shape[-1] * 8 // bits)
+        sizes.setdefault(tensor.name or f"constant {i}", (dtype, shape, size))
+    extra = Counter[str]()
+    for name in list(sizes):
+        base, _, role = name.rpartition(".")
+        if role in ("scale", "zero") and base in sizes:
+            extra[base] += sizes.pop(name)[2]
+    return tuple(Weight(name, dtype, shape, size + extra[name]) for name, (dtype, shape, size) in sizes.items())
+
+
+def _metadata(proto: Any) -> dict[str, str]:
+    """What the file says of itself: who made it, versions, and its own entries."""
+    said = {
+        "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
+        "ir_version": str(proto.ir_version),
+        "opset": ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import),
+        "domain": proto.domain,
+        "description": proto.doc_string or proto.graph.doc_string,
+    }
+    return {key: text for key, text in said.items() if text} | {e.key: e.value for e in proto.metadata_props}
+
+
+def _whole(text: str) -> int | None:
+    """The number that a metadata entry holds; None where it holds none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
 def _specs(values: Any) -> tuple[Spec, ...]:

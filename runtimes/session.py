@@ -5,6 +5,7 @@ batch 1; a session takes any batch and any T up to the longest, pads on the righ
 cuts the outputs back to T.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,6 +29,50 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True)
+class Weight:
+    """One constant tensor of a file: its name there, dtype, shape and bytes; shared ones stand once."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """What an accelerated backend takes over of a graph, and what it leaves to plain kernels.
+
+    Attributes:
+        backend: its name, such as `XNNPACK`.
+        nodes: operators in the graph before delegation.
+        taken: how many of them the backend runs.
+        macs: multiply-accumulates of the whole graph for one row at the longest length.
+        taken_macs: how many of them the backend does.
+        rest: operator left to plain kernels to how often it stands in the graph.
+        reasons: each of those operators to why it was left.
+    """
+
+    backend: str
+    nodes: int
+    taken: int
+    macs: int
+    taken_macs: int
+    rest: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Share of the arithmetic that the backend does; 1.0 for a graph without any."""
+        return self.taken_macs / self.macs if self.macs else 1.0
+
+    def __str__(self) -> str:
+        """One line: `97% of nodes, 99.8% of the arithmetic in XNNPACK; the rest: EMBEDDING_LOOKUP 3, because ...`."""
+        head = f"{self.taken / max(self.nodes, 1):.0%} of nodes, {self.share:.1%} of the arithmetic in {self.backend}"
+        rest = [f"{op} {count}, because {self.reasons.get(op, 'no kernel there')}" for op, count in self.rest.items()]
+        return f"{head}; the rest: {'; '.join(rest)}" if rest else head
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What a runtime knows about a file it opened.
 
@@ -39,8 +84,9 @@ class Facts:
         lengths: fixed lengths, ascending; for a free axis the empty tuple.
         ops: operator name to how often it stands in the graph (of the longest length).
         nodes: operators in that graph before delegation.
-        delegated: how many of them an accelerated backend took over; None where the runtime has no delegates.
-        weight_bytes: dtype to bytes of the weights stored, shared ones counted once.
+        weights: constant tensors other than shapes and axes, shared ones once.
+        metadata: what the file says of itself, key to text.
+        delegation: None where the runtime has no delegates, or cannot tell.
     """
 
     runtime: str
@@ -50,8 +96,17 @@ class Facts:
     lengths: tuple[int, ...]
     ops: dict[str, int] = field(default_factory=dict)
     nodes: int = 0
-    delegated: int | None = None
-    weight_bytes: dict[str, int] = field(default_factory=dict)
+    weights: tuple[Weight, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+    delegation: Delegation | None = None
+
+    @property
+    def weight_bytes(self) -> dict[str, int]:
+        """Bytes of the weights by dtype, largest first."""
+        totals = Counter[str]()
+        for weight in self.weights:
+            totals[weight.dtype] += weight.bytes
+        return dict(totals.most_common())
 
 
 class Session(Protocol):

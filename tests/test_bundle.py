@@ -44,6 +44,11 @@ def test_manifest_tells_the_whole_story(made: Path) -> None:
     assert manifest.parity["passed"]
     assert {"torch", "onnx"} <= set(manifest.tools)
     assert len(manifest.weights_sha256) == 64
+    assert manifest.peak_memory_bytes is not None
+    assert manifest.peak_memory_bytes > 100e6
+    assert sum(module["parameters"] for module in manifest.modules) == manifest.parameters
+    assert sum(manifest.parts.values()) == sum(module["bytes_after"] for module in manifest.modules)
+    assert set(manifest.parts) == {"embeddings", "attention", "feed-forward", "head"}
 
 
 def test_answers_as_torch_does(made: Path) -> None:
@@ -82,12 +87,12 @@ def edit(folder: Path, **changes: object) -> None:
     """Change the manifest behind the bundle's back."""
     path = folder / "manifest.json"
     raw = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in raw.items() if value != "remove"}))
+    path.write_bytes(bundle.sealed({k: v for k, v in raw.items() if v != "remove" and k != bundle.SEAL}))
 
 
 DAMAGES = [
     ({"format": "zip"}, "format='zip'"),
-    ({"version": 2}, "version 2; this edgebert reads 1"),
+    ({"version": 1}, "version 1; this edgebert reads 2"),
     ({"labels": "remove"}, "labels missing or unknown"),
     ({"surprise": 1}, "surprise missing or unknown"),
     ({"lengths": []}, "ascending positive integers"),
@@ -126,6 +131,22 @@ def test_manifest_cut_anywhere_is_refused(copy: Path) -> None:
         (copy / "manifest.json").write_text(whole[:cut])
         with pytest.raises(InputError):
             edgebert.open(copy)
+
+
+def test_a_manifest_with_any_bit_flipped_or_another_models_is_refused(copy: Path, made: Path, tmp_path: Path) -> None:
+    path, rng = copy / "manifest.json", np.random.default_rng(0)
+    whole = path.read_bytes()
+    for place in rng.integers(0, len(whole), 200):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.integers(8)]) + whole[place + 1 :])
+        with pytest.raises(InputError):
+            bundle.read(copy)
+    reference("bert", "token-classification").save_pretrained(tmp_path / "checkpoint")
+    edgebert.export(tmp_path / "checkpoint", target="onnx", recipe="fp32", lengths=(8,), out=tmp_path / "other")
+    path.write_bytes((tmp_path / "other" / "manifest.json").read_bytes())
+    with pytest.raises(InputError, match="is not the file that was exported"):
+        edgebert.open(copy)
+    path.write_bytes(whole)
+    edgebert.open(copy).close()
 
 
 def test_no_bundle_no_answer(tmp_path: Path) -> None:
@@ -169,6 +190,44 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
     with pytest.raises(error, match=text):
         edgebert.export(made.parent / "checkpoint", out=tmp_path / "out", **flags)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept_in_float_is_told(made: Path, tmp_path: Path) -> None:
+    checkpoint = made.parent / "checkpoint"
+    kept = edgebert.export(
+        checkpoint, target="onnx", lengths=(8,), out=tmp_path / "out", keep_float=("head.*", "*.layers.0.up")
+    ).manifest
+    dtypes = {module["name"]: module["dtype"] for module in kept.modules}
+    assert kept.keep_float == ["head.*", "*.layers.0.up"]
+    assert dtypes["head.classifier"] == dtypes["encoder.layers.0.up"] == "float32"
+    assert dtypes["encoder.layers.1.up"].startswith("int8")
+
+
+REFUSED = [
+    ({"keep_float": ("encoder.layer.0.up",)}, InputError, "names no module; there are encoder.layers.0.up"),
+    ({"recipe": "fp32", "keep_float": ("head.*",)}, InputError, "fp32 is float already"),
+    ({"calibration_file": "texts.txt"}, InputError, "w8a8-dynamic takes no calibration texts; w4, w8a8-static"),
+    ({"recipe": "w8a8-static", "calibration_file": "gone.txt"}, InputError, r"gone\.txt: the model came without"),
+    ({"min_delegated": 1.5}, InputError, "a share of the arithmetic from 0 to 1"),
+    ({"min_delegated": 0.5}, Unsupported, "onnx has no delegates to count"),
+    ({"recipe": "w8"}, Unsupported, "onnx does not take w8; it takes fp32, .* use w8a8-dynamic"),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "text"), REFUSED)
+def test_options_that_do_not_fit_are_refused(
+    made: Path, tmp_path: Path, options: dict[str, object], kind: type[EdgebertError], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
+        edgebert.export(made.parent / "checkpoint", target="onnx", lengths=(8,), out=tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loaded_model_stays_what_it_is(made: Path, tmp_path: Path) -> None:
+    loaded = edgebert.load(made.parent / "checkpoint")
+    for options in ({"task": "base"}, {"random_init": True}):
+        with pytest.raises(InputError, match=r"pass task and random_init to edgebert\.load"):
+            edgebert.export(loaded, target="onnx", out=tmp_path / "out", **options)  # type: ignore[arg-type]
 
 
 def test_a_bundle_in_the_way_is_kept_until_forced(made: Path, copy: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgebert import bundle
 from edgebert.cli import main
 
 MOUNTS = os.name == "posix" and os.geteuid() == 0 and shutil.which("mount") is not None
@@ -36,7 +37,7 @@ def test_help_imports_nothing_heavy() -> None:
     code += "print([name for name in ('torch', 'numpy', 'rich', 'tokenizers') if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
-    for verb in ("list", "export", "validate", "predict", "inspect", "doctor"):
+    for verb in ("list", "export", "validate", "predict", "inspect", "diff", "doctor"):
         assert f"    {verb} " in out
 
 
@@ -133,6 +134,9 @@ def test_the_whole_way_by_command(tmp_path: Path) -> None:
     alone = json.loads(run("inspect", "out/model.onnx", "--json", cwd=tmp_path).stdout)
     assert alone["manifest"] is None
     assert alone["facts"] == facts["facts"]
+    shown = run("inspect", "out", cwd=tmp_path).stdout
+    for told in ("embeddings", "feed-forward", "memory to export", "largest"):
+        assert told in shown
 
     again = run("export", "--target", "onnx", "--recipe", "fp32", "--out", "out", cwd=tmp_path)
     assert again.returncode == 2
@@ -154,7 +158,8 @@ def test_validate_of_a_damaged_bundle_is_exit_6(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     digest = hashlib.sha256(golden.read_bytes()).hexdigest()
     manifest["files"]["golden.npz"] = {"bytes": golden.stat().st_size, "sha256": digest}
-    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    del manifest[bundle.SEAL]
+    (tmp_path / "out" / "manifest.json").write_bytes(bundle.sealed(manifest))
     result = run("validate", "out", cwd=tmp_path)
     assert result.returncode == 6
     assert "does not say what torch says: equals torch" in one_line(result)

@@ -14,11 +14,24 @@ from edgebert.recipes import RECIPES, TARGET_RECIPES
 QUICK = [
     ("squeezebert", "question-answering", "tflite", "w8a8-dynamic"),
     ("convbert", "masked-lm", "tflite", "fp32"),
+    ("bert", "base", "tflite", "fp16"),
+    ("rembert", "sequence-classification", "tflite", "w8"),
+    ("squeezebert", "token-classification", "tflite", "w8a8-static"),
+    ("convbert", "multiple-choice", "tflite", "w4a8-dynamic"),
     ("convbert", "token-classification", "onnx", "w8a8-dynamic"),
     ("rembert", "causal-lm", "onnx", "fp32"),
-    ("bert", "multiple-choice", "onnx", "w8a8-dynamic"),
-    ("bert", "base", "tflite", "w8a8-dynamic"),
-    ("rembert", "sequence-classification", "tflite", "w8a8-dynamic"),
+    ("squeezebert", "multiple-choice", "onnx", "fp16"),
+    ("bert", "question-answering", "onnx", "w4"),
+    ("rembert", "base", "onnx", "w8a8-static"),
+    ("squeezebert", "masked-lm", "executorch", "w8a8-dynamic"),
+    ("convbert", "base", "executorch", "fp32"),
+    ("rembert", "token-classification", "executorch", "w8a8-static"),
+    ("bert", "sequence-classification", "executorch", "w4a8-dynamic"),
+    ("convbert", "sequence-classification", "coreml", "fp16"),
+    ("rembert", "masked-lm", "coreml", "fp32"),
+    ("squeezebert", "base", "coreml", "w8"),
+    ("bert", "multiple-choice", "coreml", "w4"),
+    ("squeezebert", "sequence-classification", "coreml", "w8a8-static"),
 ]
 
 ALL = [

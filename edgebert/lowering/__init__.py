@@ -1,0 +1,30 @@
+"""Exact rewrites of a torch model into one that a target runs faster or quantizes further.
+
+Each function takes a Model and returns a rewritten copy that computes the same numbers, up to the order of sums; the
+model given is not touched, and one to which a rewrite does not apply comes back as a plain copy. A copy shares its
+weights with the original wherever no rewrite changes them.
+"""
+
+from edgebert.lowering.channels import channels_before_tokens
+from edgebert.lowering.convolution import SeparableTokens, separate_convolutions
+from edgebert.lowering.copies import duplicate
+from edgebert.lowering.embeddings import (
+    PositionLookup,
+    look_positions_up,
+    trim_positions,
+)
+from edgebert.lowering.executorch import avoid_token_slices
+from edgebert.lowering.grouped import (
+    GroupedForm,
+    GroupedPointwise,
+    SlicedLinears,
+    split_grouped_linears,
+    tokens_before_channels,
+)
+
+__all__ = [
+    "GroupedForm", "GroupedPointwise", "PositionLookup", "SeparableTokens", "SlicedLinears",
+    "avoid_token_slices", "channels_before_tokens", "duplicate",
+    "look_positions_up", "separate_convolutions", "split_grouped_linears", "tokens_before_channels",
+    "trim_positions",
+]  # fmt: skip

@@ -1,0 +1,93 @@
+"""What can be said, and refused, before any weight is read."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgebert import checkpoint, sizes
+from edgebert.checkpoint import Checkpoint
+from edgebert.errors import InputError, Unsupported
+from edgebert.exporters import EXPORTERS
+from edgebert.models import MODELS, Model
+from edgebert.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES, Recipe, kept
+
+TASKS = tuple(dict.fromkeys(task for family in MODELS.values() for task in family.heads))
+
+
+def check_pair(target: str, recipe: str) -> Recipe:
+    """The recipe of that name, if the target takes it."""
+    known("target", target, TARGET_RECIPES)
+    known("recipe", recipe, RECIPES)
+    if recipe not in TARGET_RECIPES[target]:
+        takes = ", ".join(TARGET_RECIPES[target])
+        raise Unsupported(f"{target} does not take {recipe}; it takes {takes}. {NOT_TAKEN[target, recipe]}")
+    return RECIPES[recipe]
+
+
+def known(what: str, name: str, names: Iterable[str]) -> str:
+    """The name itself, or InputError with the nearest one that exists."""
+    there = list(dict.fromkeys(names))
+    if name not in there:
+        near = difflib.get_close_matches(name, there, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"{what} {name!r} is not known; {hint}there are {', '.join(there)}.")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an export was asked for; see `edgebert.export` for each."""
+
+    target: str
+    recipe: Recipe
+    task: str | None
+    random_init: bool
+    keep_float: tuple[str, ...]
+    calibration_file: str | Path | None
+    min_delegated: float | None
+    trim_vocab: str | Path | None
+
+
+def preflight(model: str | Path | Checkpoint, asked: Asked) -> str:
+    """Refuse what can be refused before any weight is read; gives a line that says what is to come.
+
+    Raises:
+        InputError: a value is out of its range, or does not go with another.
+        Unsupported: the target cannot take this model in this recipe; the message names recipes that fit.
+    """
+    recipe = asked.recipe
+    if isinstance(model, Checkpoint) and (asked.random_init or asked.task not in (None, model.model.task)):
+        raise InputError(
+            f"a loaded {model.model.task} model cannot become another: pass task and random_init to edgebert.load."
+        )
+    if asked.calibration_file is not None and not recipe.calibrated:
+        needing = ", ".join(name for name, other in RECIPES.items() if other.calibrated)
+        raise InputError(f"{recipe.name} takes no calibration texts; {needing} do.")
+    if asked.min_delegated is not None and not 0 <= asked.min_delegated <= 1:
+        raise InputError(f"min_delegated={asked.min_delegated}; a share of the arithmetic from 0 to 1 is needed.")
+    if asked.task is not None:
+        known("task", asked.task, TASKS)
+    outline = model.model if isinstance(model, Checkpoint) else checkpoint.outline(model, asked.task)
+    _check_patterns(outline, recipe, asked.keep_float)
+    if asked.trim_vocab is None:  # what is trimmed may fit where the whole does not
+        EXPORTERS[asked.target].check(outline, recipe)
+    count = sum(parameter.numel() for parameter in outline.parameters())
+    size = sizes.estimate(outline, recipe, asked.keep_float)
+    return f"load the model: {count / 1e6:.1f} M parameters, about {readable(size)} in {recipe.name}"
+
+
+def readable(size: int) -> str:
+    """A size as a person reads it."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _check_patterns(model: Model, recipe: Recipe, patterns: Sequence[str]) -> None:
+    """Refuse patterns that keep nothing in float: a misspelt one would go unnoticed."""
+    if patterns and not recipe.quantized:
+        raise InputError(f"{recipe.name} is float already; --keep-float is for recipes that quantize.")
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
+    for pattern in patterns:
+        if not any(kept(name, (pattern,)) for name in modules):
+            near = difflib.get_close_matches(pattern, modules, 3, 0.3) or modules[:3]
+            raise InputError(f"--keep-float {pattern!r} names no module; there are {', '.join(near)} and so on.")

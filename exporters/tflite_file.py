@@ -1,0 +1,173 @@
+"""The last step to a .tflite file: names that say whose weights they are, metadata, a seal, and the flatbuffer."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from edgebert.artifact import Stored
+from edgebert.errors import InputError
+from edgebert.exporters.tflite_graph import Draft
+from edgebert.models import Model
+from edgebert.runtimes.tflite_file import ITEM_NAMES, PRODUCER, SEAL, scale_bytes, seal_of
+
+# Metadata of the converter's that says something to a reader; the rest are notes to itself.
+KEPT = (b"min_runtime_version",)
+# XNNPACK computes a graph in half precision where the file allows it and the processor can:
+# https://ai.google.dev/edge/litert/models/post_training_float16_quant and the runtime's own metadata schema
+HALF = {"reduced_precision_support": b"fp16accfp16"}
+
+
+def origins(model: Model, lowered: Model) -> dict[str, str]:
+    """Each parameter of a lowered model to the one of the original that its numbers are from.
+
+    A rewrite hands on the very numbers or a part of them, so that their place in memory tells; where it had to copy
+    them, the new module stands under the old one's name.
+    """
+    places = {}
+    for name, parameter in model.named_parameters():
+        start = parameter.data_ptr()
+        places[start, start + parameter.numel() * parameter.element_size()] = name
+    found = {}
+    for name, parameter in lowered.named_parameters():
+        inside = [origin for (start, end), origin in places.items() if start <= parameter.data_ptr() < end]
+        found[name] = inside[0] if inside else _by_name(name, set(places.values()))
+    return found
+
+
+def _by_name(name: str, originals: set[str]) -> str:
+    """The original whose module's path begins a lowered parameter's."""
+    path, _, leaf = name.rpartition(".")
+    while path:
+        if f"{path}.{leaf}" in originals:
+            return f"{path}.{leaf}"
+        path = path.rpartition(".")[0]
+    raise InputError(f"{name} is a parameter that no module of the model given has.")
+
+
+def name_constants(draft: Draft, origin: Mapping[str, str]) -> None:
+    """Call every weight after the model's parameter; parts of one are numbered."""
+    parts: Counter[str] = Counter()
+    names = {}
+    shared = Counter(origin[source.name] for source in draft.sources.values())
+    for number, source in draft.sources.items():
+        own = origin[source.name]
+        names[number] = f"{own}/{parts[own]}" if shared[own] > 1 else own
+        parts[own] += 1
+    for graph in draft.model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.name = (names.get(tensor.buffer) or _short(tensor.name.decode())).encode()
+
+
+def _short(name: str) -> str:
+    """`edgebert.models.family.Model/edgebert.models.bert.BertEncoder_encoder;2` as `encoder;2`.
+
+    Names come as paths of Python classes, more bytes than the rest of the graph; attribute names say the same.
+    """
+    parts = [part.rsplit(".", 1)[-1].partition("_") for part in name.split("/")]
+    return "/".join(attribute or head for head, _, attribute in parts) if "." in name else name
+
+
+def stored(draft: Draft, origin: Mapping[str, str]) -> dict[str, Stored]:
+    """What stands in the file of each parameter of the original model."""
+    bytes_of: Counter[str] = Counter()
+    types: dict[str, set[str]] = {}
+    counted = set()
+    for graph in draft.model.subgraphs:
+        for tensor in graph.tensors:
+            source = draft.sources.get(tensor.buffer)
+            if source is None or tensor.buffer in counted:
+                continue
+            counted.add(tensor.buffer)
+            own = origin[source.name]
+            bytes_of[own] += len(draft.model.buffers[tensor.buffer].data) + scale_bytes(tensor.quantization)
+            details = getattr(tensor.quantization, "details", None)
+            if details is not None:
+                bytes_of[own] += len(draft.model.buffers[graph.tensors[details.scales].buffer].data)
+            types.setdefault(own, set()).add(ITEM_NAMES[tensor.type].lower())
+    # Parts of one tensor differ where some rows are too short for blocks of int4: the widest stands for all.
+    return {name: Stored(max(types[name]), count) for name, count in bytes_of.items()}
+
+
+def pack(model: Any, half: bool) -> bytes:
+    """Serialize a model with its weights in line, equal vectors stored once, and a seal over all of it.
+
+    Scales and zero points are the same for every length, and would be stored for each. In line, weights are aligned to
+    16 bytes as the format's schema asks.
+
+    Args:
+        model: the flatbuffer as objects of the runtime's schema.
+        half: whether the runtime may compute in half precision.
+    """
+    import flatbuffers  # type: ignore[import-untyped]
+
+    class Builder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers has no types
+        def __init__(self) -> None:
+            super().__init__(1024)
+            self.stored: dict[tuple[str, bytes], int] = {}
+
+        def CreateNumpyVector(self, x: Any) -> int:
+            key = (x.dtype.str, hashlib.sha256(x).digest())
+            if key not in self.stored:
+                if x.dtype == np.uint8:
+                    self.Prep(16, x.nbytes)
+                self.stored[key] = super().CreateNumpyVector(x)
+            return self.stored[key]
+
+    model.description = f"{PRODUCER} {version('edgebert')}".encode()
+    model.metadata = [entry for entry in model.metadata or () if entry.name in KEPT]
+    for name, text in ((HALF if half else {}) | {SEAL.name: SEAL.blank}).items():
+        _describe(model, name, text)
+    _drop_unused(model)
+    for buffer in model.buffers:
+        if buffer.data is not None:
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.shape = None if tensor.shape is None else np.array(tensor.shape, np.int32)
+            if (
+                tensor.quantization is not None
+                and tensor.quantization.scale is None
+                and not tensor.quantization.details
+            ):
+                tensor.quantization = None  # an empty table
+        graph.inputs, graph.outputs = np.array(graph.inputs, np.int32), np.array(graph.outputs, np.int32)
+        for operator in graph.operators:
+            operator.inputs = np.array(operator.inputs, np.int32)
+            operator.outputs = np.array(operator.outputs, np.int32)
+    builder = Builder()
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return _sealed(builder.Output())
+
+
+def _describe(model: Any, name: str, text: bytes) -> None:
+    """Add an entry to the metadata."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    entry, buffer = schema.MetadataT(), schema.BufferT()
+    buffer.data = np.frombuffer(text, np.uint8)
+    entry.name, entry.buffer = name.encode(), len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata.append(entry)
+
+
+def _drop_unused(model: Any) -> None:
+    """Empty the buffers that nothing refers to any more: stand-ins, in whose place weights have been written."""
+    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    used |= {entry.buffer for entry in model.metadata}
+    for number, buffer in enumerate(model.buffers):
+        if number not in used:
+            buffer.data = None
+
+
+def _sealed(content: bytearray) -> bytes:
+    """The file's bytes with their hash in the place kept for it."""
+    found = seal_of(content)
+    if found is None:
+        raise RuntimeError("the seal's place is not in the file")
+    place, _, right = found
+    content[place : place + len(right)] = right
+    return bytes(content)
