@@ -38,8 +38,8 @@ from edgebert.exporters.coreml_quantizer import Layers, Samples
 from edgebert.files import new_folder
 from edgebert.models import Model
 from edgebert.recipes import TARGET_RECIPES, Recipe
-from edgebert.runtimes import mil_package
-from edgebert.runtimes.mil import read_weights
+from edgebert.runtimes import coreml_package
+from edgebert.runtimes.coreml_mil import read_weights
 from edgebert.runtimes.session import INPUTS
 
 DESCRIPTIONS = {
@@ -114,7 +114,7 @@ def export(
         made = _convert(lowered, recipe, ascending, modern, layers.rewrite)
         spec = made.get_spec()
         _describe(spec.description, model, recipe, ascending)
-        with new_folder(path, True, mil_package.MANIFEST) as folder:
+        with new_folder(path, True, coreml_package.MANIFEST) as folder:
             _write(folder, spec, Path(made.weights_dir))
     tools = {name: version(name) for name in ("torch", "coremltools")}
     return Artifact(path, ascending, dynamic=False, tools=tools, weights=_stored(model, lowered, path))
@@ -204,12 +204,12 @@ def _describe(description: Any, model: Model, recipe: Recipe, lengths: tuple[int
         "labels": json.dumps(labels, ensure_ascii=False),
         "units": json.dumps({name: UNITS[name] for name in names}),
     }
-    meta.userDefined.update({f"{mil_package.MARK}{key}": value for key, value in said.items()})
+    meta.userDefined.update({f"{coreml_package.MARK}{key}": value for key, value in said.items()})
 
 
 def _write(folder: Path, spec: Any, weights: Path) -> None:
     """Fill a package: manifest, weights and the sealed program."""
-    data = folder / "Data" / mil_package.AUTHOR
+    data = folder / "Data" / coreml_package.AUTHOR
     (data / "weights").mkdir(parents=True)
     shutil.copyfile(weights / "weight.bin", data / "weights" / "weight.bin")
     items = {"model.mlmodel": "CoreML Model Specification", "weights": "CoreML Model Weights"}
@@ -217,7 +217,8 @@ def _write(folder: Path, spec: Any, weights: Path) -> None:
     keys = {name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)).upper() for name in items}
     entries = {
         keys[name]: {
-            "author": mil_package.AUTHOR, "description": about, "name": name, "path": f"{mil_package.AUTHOR}/{name}",
+            "author": coreml_package.AUTHOR, "description": about, "name": name,
+            "path": f"{coreml_package.AUTHOR}/{name}",
         }
         for name, about in items.items()
     }  # fmt: skip
@@ -226,10 +227,10 @@ def _write(folder: Path, spec: Any, weights: Path) -> None:
         "itemInfoEntries": entries,
         "rootModelIdentifier": keys["model.mlmodel"],
     }
-    (folder / mil_package.MANIFEST).write_text(json.dumps(manifest, indent=4) + "\n", encoding="utf-8")
-    spec.description.metadata.userDefined[mil_package.SEAL] = mil_package.BLANK.decode()
+    (folder / coreml_package.MANIFEST).write_text(json.dumps(manifest, indent=4) + "\n", encoding="utf-8")
+    spec.description.metadata.userDefined[coreml_package.SEAL] = coreml_package.BLANK.decode()
     (data / "model.mlmodel").write_bytes(spec.SerializeToString(deterministic=True))
-    mil_package.seal(folder)
+    coreml_package.seal(folder)
 
 
 def _stored(model: Model, lowered: Model, path: Path) -> dict[str, Stored]:
@@ -241,7 +242,7 @@ def _stored(model: Model, lowered: Model, path: Path) -> dict[str, Stored]:
     }
     parameters = {name for name, _ in model.named_parameters()}
     stored = {}
-    for weight in read_weights(mil_package.read(path)):
+    for weight in read_weights(coreml_package.read(path)):
         name = known.get(weight.name.removesuffix("_quantized"))
         if name in parameters:
             stored[name] = Stored(weight.dtype, weight.bytes)

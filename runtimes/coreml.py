@@ -1,4 +1,4 @@
-"""Core ML packages: on macOS in Core ML itself, anywhere else by evaluating the MIL program (runtimes/mil.py).
+"""Core ML packages: on macOS in Core ML itself, anywhere else by evaluating the MIL program (runtimes/coreml_mil.py).
 
 The macOS path is written to coremltools' documentation; it has not been run, for want of a Mac. Facts are read from the
 package itself on both.
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from edgebert.errors import InputError, MissingDependency
-from edgebert.runtimes import mil, mil_package
-from edgebert.runtimes.mil_package import Package
+from edgebert.runtimes import coreml_mil, coreml_package
+from edgebert.runtimes.coreml_package import Package
 from edgebert.runtimes.session import INPUTS, Arrays, Facts, Spec, run_rows
 
 # Core ML's names of element types (ArrayFeatureType.ArrayDataType).
@@ -42,7 +42,7 @@ def open(path: Path, threads: int = 1) -> "CoremlSession":
     """
     if command := missing():
         raise MissingDependency(f"{path.name} needs coremltools: {command}")
-    package = mil_package.read(path)
+    package = coreml_package.read(path)
     try:
         return CoremlSession(package, _facts(package), threads)
     except (ValueError, RecursionError) as error:  # text that is none, or blocks in blocks without end
@@ -69,7 +69,9 @@ class CoremlSession:
             raise InputError("this Core ML session is closed; open the package again.")
         self._check_signature()
         if self._row is None:
-            self._row = _native(self._package) if platform.system() == "Darwin" else mil.Program(self._package).run
+            self._row = (
+                _native(self._package) if platform.system() == "Darwin" else coreml_mil.Program(self._package).run
+            )
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
@@ -89,7 +91,7 @@ class CoremlSession:
     def _check_signature(self) -> None:
         """Refuse a package that does not take edgebert's three inputs at fixed lengths."""
         assert self._package is not None
-        mil.main_block(self._package)
+        coreml_mil.main_block(self._package)
         takes = {spec.name: spec for spec in self._facts.inputs}
         fits = set(takes) == set(INPUTS) and all(
             spec.dtype == "int32" and len(spec.shape) == 2 and spec.shape[0] == 1 for spec in takes.values()
@@ -125,11 +127,11 @@ def _facts(package: Package) -> Facts:
     program = kind == "mlProgram"
     declared: dict[str, Spec] = {}
     if program:
-        blocks = mil.blocks(package)
-        ops = sum((mil.count_ops(block) for block in blocks), Counter())
+        blocks = coreml_mil.blocks(package)
+        ops = sum((coreml_mil.count_ops(block) for block in blocks), Counter())
         # The description leaves out the shapes of outputs; a size that goes with the length is -1.
         made = (out for block in blocks for op in block.operations for out in op.outputs if out.name in block.outputs)
-        declared = {out.name: mil.spec_of(out) for out in made}
+        declared = {out.name: coreml_mil.spec_of(out) for out in made}
     else:
         layers = getattr(getattr(package.spec, kind), "layers", ())
         ops = Counter(layer.WhichOneof("layer") or "unknown" for layer in layers) or Counter({kind: 1})
@@ -146,7 +148,7 @@ def _facts(package: Package) -> Facts:
         lengths=_lengths(description.input),
         ops=dict(ops.most_common()),
         nodes=ops.total(),
-        weights=mil.read_weights(package) if program else (),
+        weights=coreml_mil.read_weights(package) if program else (),
         metadata={key: value for key, value in said.items() if value},
     )
 

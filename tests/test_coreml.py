@@ -19,7 +19,7 @@ from edgebert.exporters import coreml as exporter
 from edgebert.models import MODELS, Model
 from edgebert.recipes import RECIPES, Recipe
 from edgebert.runtimes import coreml as runtime
-from edgebert.runtimes import mil_package
+from edgebert.runtimes import coreml_package
 from edgebert.runtimes.session import INPUTS, Spec, has_token_axis
 
 pytestmark = pytest.mark.skipif(exporter.missing() is not None, reason=f"needs {exporter.missing()}")
@@ -36,8 +36,8 @@ CASES = [
     ("bert", "masked-lm", "w8", LENGTHS),
     ("bert", "sequence-classification", "w8a8-static", (16,)),
 ]
-SPEC = f"Data/{mil_package.AUTHOR}/model.mlmodel"
-WEIGHTS = f"Data/{mil_package.AUTHOR}/weights/weight.bin"
+SPEC = f"Data/{coreml_package.AUTHOR}/model.mlmodel"
+WEIGHTS = f"Data/{coreml_package.AUTHOR}/weights/weight.bin"
 
 
 def visible(family: str, task: str, scale: float = 0.2) -> Model:
@@ -168,7 +168,7 @@ def test_holds_what_it_claims(
         ["aye", "nay", "größer"] if "classification" in task else []
     )
     assert set(json.loads(facts.metadata["edgebert.units"])) == {s.name for s in (*facts.inputs, *facts.outputs)}
-    spec = mil_package.read(artifact.path).spec
+    spec = coreml_package.read(artifact.path).spec
     assert spec.specificationVersion == (9 if len(lengths) > 1 or recipe == "w4" else 8)  # iOS 18, iOS 17
     assert all(feature.shortDescription for feature in (*spec.description.input, *spec.description.output))
 
@@ -228,13 +228,13 @@ def test_samples_make_better_4_bits_and_one_model_one_package(tmp_path: Path) ->
 def edited(source: Path, target: Path, change: Callable[[Any, bytearray], None]) -> Path:
     """A copy with its program and weights changed, and sealed again: a converter's mistake, not a broken file."""
     shutil.copytree(source, target)
-    spec = mil_package.read(source).spec
+    spec = coreml_package.read(source).spec
     weights = bytearray((target / WEIGHTS).read_bytes())
     change(spec, weights)
-    spec.description.metadata.userDefined[mil_package.SEAL] = mil_package.BLANK.decode()
+    spec.description.metadata.userDefined[coreml_package.SEAL] = coreml_package.BLANK.decode()
     (target / SPEC).write_bytes(spec.SerializeToString())
     (target / WEIGHTS).write_bytes(weights)
-    mil_package.seal(target)
+    coreml_package.seal(target)
     return target
 
 
@@ -247,7 +247,7 @@ def matrix(spec: Any, weights: bytearray, name: str) -> np.ndarray:
     """A float16 constant of a weight file, to write to."""
     (op,) = [op for op in operations(spec, "const") if op.outputs[0].name == name]
     entry = op.attributes["val"].blobFileValue.offset
-    _, _, size, start, _ = mil_package.ENTRY.unpack_from(weights, entry)
+    _, _, size, start, _ = coreml_package.ENTRY.unpack_from(weights, entry)
     shape = [d.constant.size for d in op.outputs[0].type.tensorType.dimensions]
     return np.frombuffer(memoryview(weights)[start : start + size], np.float16).reshape(shape)
 
@@ -326,7 +326,7 @@ def test_damage_without_a_seal_neither_crashes_nor_takes_memory(exported: Export
     """Another tool's package has no seal: its damage may change the answer, and nothing else."""
     plain, path = tmp_path / "plain.mlpackage", tmp_path / "m.mlpackage"
     shutil.copytree(exported("bert", "masked-lm", "w8", LENGTHS)[1].path, plain)
-    spec = mil_package.read(plain).spec
+    spec = coreml_package.read(plain).spec
     spec.description.ClearField("metadata")
     (plain / SPEC).write_bytes(spec.SerializeToString())
     assert runtime.open(plain).run(batch(8))["logits"].shape == (4, 8, 120)

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from edgebert.errors import InputError
 from edgebert.runtimes import coreml as runtime
-from edgebert.runtimes import mil, mil_package, mil_quant
-from edgebert.runtimes.mil_ops import OPS
+from edgebert.runtimes import coreml_constants, coreml_mil, coreml_package
+from edgebert.runtimes.coreml_ops import OPS
 
 pytestmark = pytest.mark.skipif(runtime.missing() is not None, reason=f"needs {runtime.missing()}")
 
-ROOT = f"Data/{mil_package.AUTHOR}/model.mlmodel"
+ROOT = f"Data/{coreml_package.AUTHOR}/model.mlmodel"
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
@@ -152,20 +152,20 @@ def test_a_value_that_is_not_known_is_refused_and_not_guessed(kind: str, given: 
 
 @pytest.mark.parametrize("dtype", ["int4", "uint1", "uint3", "uint4", "uint6"])
 def test_unpacks_elements_smaller_than_a_byte(dtype: str) -> None:
-    lowest, highest = (-8, 7) if dtype == "int4" else (0, 2 ** mil_quant.SUB_BYTE[dtype] - 1)
+    lowest, highest = (-8, 7) if dtype == "int4" else (0, 2 ** coreml_constants.SUB_BYTE[dtype] - 1)
     values = np.random.default_rng(0).integers(lowest, highest + 1, 21)
-    bits = mil_quant.SUB_BYTE[dtype]
+    bits = coreml_constants.SUB_BYTE[dtype]
     each = (values[:, None] & (1 << bits) - 1) >> np.arange(bits) & 1
     packed = np.packbits(each.astype(np.uint8), bitorder="little")
-    np.testing.assert_array_equal(mil_quant.unpack(packed, dtype, 21), values)
+    np.testing.assert_array_equal(coreml_constants.unpack(packed, dtype, 21), values)
     with pytest.raises(InputError):
-        mil_quant.unpack(packed[:-1], dtype, 21)
+        coreml_constants.unpack(packed[:-1], dtype, 21)
 
 
 def test_rounding_to_half_is_numpys() -> None:
     x = np.concatenate([numbers(1000) * 10.0**k for k in range(-8, 6)])
     with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(mil.half(x), x.astype(np.float16).astype(np.float32))
+        np.testing.assert_array_equal(coreml_mil.half(x), x.astype(np.float16).astype(np.float32))
 
 
 def small_program(target: str) -> Any:
@@ -220,10 +220,10 @@ def test_packed_weights_are_what_coremltools_unpacks(tmp_path: Path, capfd: pyte
         for kind, each in (("packed", model), ("plain", cto.decompress_weights(model))):
             path = tmp_path / f"{name} {kind}.mlpackage"
             each.save(str(path))
-            package = mil_package.read(path)
-            (answer,) = mil.Program(package).run(inputs).values()
+            package = coreml_package.read(path)
+            (answer,) = coreml_mil.Program(package).run(inputs).values()
             answers.append(answer)
-            sizes.append(sum(weight.bytes for weight in mil.read_weights(package)))
+            sizes.append(sum(weight.bytes for weight in coreml_mil.read_weights(package)))
         assert "constexpr" in str(runtime.open(tmp_path / f"{name} packed.mlpackage").facts().ops), name
         np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-5, err_msg=name)
         assert np.abs(answers[0]).max() > 1
@@ -245,7 +245,7 @@ def changed(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
 
     shutil.copytree(source, target)
     (spec,) = target.glob("Data/*/model.mlmodel")
-    message = mil_package.schema("Model_pb2").Model.FromString(spec.read_bytes())
+    message = coreml_package.schema("Model_pb2").Model.FromString(spec.read_bytes())
     change(message)
     spec.write_bytes(message.SerializeToString())
     return target
@@ -290,7 +290,10 @@ def test_what_is_not_known_is_refused_by_name(foreign: Path, tmp_path: Path, wha
     said, change = REFUSED[what]
     path = changed(foreign, tmp_path / "m.mlpackage", change)
     with pytest.raises(InputError, match=said):
-        mil.Program(mil_package.read(path)).run({"x": X.reshape(-1)[:64].reshape(1, 64), "ids": ints(0, 1, 2)})
+        coreml_mil.Program(coreml_package.read(path)).run({
+            "x": X.reshape(-1)[:64].reshape(1, 64),
+            "ids": ints(0, 1, 2),
+        })
 
 
 def test_facts_of_a_foreign_package(foreign: Path) -> None:

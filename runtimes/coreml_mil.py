@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from edgebert.errors import InputError
-from edgebert.runtimes.mil_ops import OPS
-from edgebert.runtimes.mil_package import Package, schema
-from edgebert.runtimes.mil_quant import SUB_BYTE, unpack
+from edgebert.runtimes.coreml_constants import SUB_BYTE, unpack
+from edgebert.runtimes.coreml_ops import OPS
+from edgebert.runtimes.coreml_package import Package, schema
 from edgebert.runtimes.session import Spec, Weight
 
 Shape = tuple[int, ...]  # -1 stands for a free size

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from edgebert.errors import InputError
-from edgebert.runtimes import mil_quant
+from edgebert.runtimes import coreml_constants
 
 Array = np.ndarray
 Op = Callable[..., Any]
@@ -344,11 +344,12 @@ def _by_torch(compute: Callable[[torch.Tensor], torch.Tensor]) -> Op:
 OPS: dict[str, Op] = {
     "abs": _unary(np.abs), "add": _binary(np.add), "batch_norm": batch_norm, "cast": cast, "ceil": _unary(np.ceil),
     "clip": clip, "concat": concat,
-    "constexpr_affine_dequantize": mil_quant.constexpr_affine_dequantize,
-    "constexpr_blockwise_shift_scale": mil_quant.constexpr_blockwise_shift_scale,
-    "constexpr_cast": mil_quant.constexpr_cast, "constexpr_lut_to_dense": mil_quant.constexpr_lut_to_dense,
-    "constexpr_sparse_to_dense": mil_quant.constexpr_sparse_to_dense,
-    "conv": conv, "cos": _unary(np.cos), "dequantize": mil_quant.dequantize, "equal": _binary(np.equal),
+    "constexpr_affine_dequantize": coreml_constants.constexpr_affine_dequantize,
+    "constexpr_blockwise_shift_scale": coreml_constants.constexpr_blockwise_shift_scale,
+    "constexpr_cast": coreml_constants.constexpr_cast,
+    "constexpr_lut_to_dense": coreml_constants.constexpr_lut_to_dense,
+    "constexpr_sparse_to_dense": coreml_constants.constexpr_sparse_to_dense,
+    "conv": conv, "cos": _unary(np.cos), "dequantize": coreml_constants.dequantize, "equal": _binary(np.equal),
     "erf": _by_torch(torch.erf), "exp": _unary(np.exp), "expand_dims": expand_dims, "fill": fill,
     "floor": _unary(np.floor), "gather": gather, "gelu": gelu, "greater": _binary(np.greater),
     "greater_equal": _binary(np.greater_equal), "identity": _unary(lambda x: x), "inverse": inverse,
@@ -356,7 +357,7 @@ OPS: dict[str, Op] = {
     "less_equal": _binary(np.less_equal), "linear": linear, "log": log, "logical_and": _binary(np.logical_and),
     "logical_not": _unary(np.logical_not), "logical_or": _binary(np.logical_or), "matmul": matmul,
     "maximum": _binary(np.maximum), "minimum": _binary(np.minimum), "mul": _binary(np.multiply),
-    "not_equal": _binary(np.not_equal), "pad": pad, "pow": _binary(np.power), "quantize": mil_quant.quantize,
+    "not_equal": _binary(np.not_equal), "pad": pad, "pow": _binary(np.power), "quantize": coreml_constants.quantize,
     "range_1d": range_1d, "real_div": _binary(np.true_divide), "reduce_max": _reduction(np.max),
     "reduce_mean": _reduction(np.mean), "reduce_min": _reduction(np.min), "reduce_sum": _reduction(np.sum),
     "relu": _unary(_relu), "reshape": reshape, "rsqrt": rsqrt, "select": select, "shape": shape,
