@@ -49,7 +49,7 @@ def compare(a: Path, b: Path) -> Difference:
     for name in sorted({*ours.files, *theirs.files}):
         one, other = ours.files.get(name), theirs.files.get(name)
         if one is None or other is None or one["sha256"] != other["sha256"]:
-            files[name] = (one and one["bytes"], other and other["bytes"])
+            files[name] = (one["bytes"] if one else None, other["bytes"] if other else None)
     names = {**ours.parts, **theirs.parts}
     sizes = {name: (ours.parts.get(name, 0), theirs.parts.get(name, 0)) for name in names}
     answers, why = _answers(a, b, ours, theirs)

@@ -95,7 +95,8 @@ def _round_weight(weight: Tensor, bits: int) -> Tensor:
     rows = weight.reshape(-1, GROUP) if bits == 4 and weight.shape[1] % GROUP == 0 else weight
     highest = 2 ** (bits - 1) - 1
     scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / highest
-    return ((rows / scale).round() * scale).reshape(weight.shape)
+    rounded: Tensor = (rows / scale).round() * scale
+    return rounded.reshape(weight.shape)
 
 
 def _round_input(x: Tensor) -> Tensor:
@@ -103,4 +104,5 @@ def _round_input(x: Tensor) -> Tensor:
     low, high = x.min().clamp(max=0), x.max().clamp(min=0)
     scale = ((high - low) / 255).clamp(min=1e-12)
     zero = (-low / scale).round()
-    return ((x / scale + zero).round().clamp(0, 255) - zero) * scale
+    rounded: Tensor = ((x / scale + zero).round().clamp(0, 255) - zero) * scale
+    return rounded
