@@ -43,7 +43,8 @@ def test_in_out_and_back_into_transformers(tmp_path: Path, name: str, task: str)
     if task == "multiple-choice":
         inputs = {key: value[None] for key, value in inputs.items()}
     expected, answered = outputs(theirs, inputs), outputs(again.eval(), inputs)
-    assert all(torch.equal(answered[key], expected[key]) for key in expected)
+    # The last bit of a product depends on where its matrix lies in memory.
+    assert all((answered[key] - expected[key]).abs().max() < 1e-6 for key in expected)
     assert again.config.id2label == theirs.config.id2label
     assert again.config.hidden_dropout_prob == theirs.config.hidden_dropout_prob
 

@@ -70,7 +70,7 @@ BAD = [
     (["validate", "absent"], 2, "absent is no bundle"),
     (["predict", "absent", "hello"], 2, "absent is no bundle"),
     (["inspect", "absent.tflite"], 2, "no bundle and no model file"),
-    (["inspect", __file__], 2, "a file ending in .tflite, .onnx"),
+    (["inspect", __file__], 2, "a file ending in .pte, .tflite, .mlpackage, .onnx"),
 ]
 
 
