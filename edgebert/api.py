@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgebert import bundle, calibration, checkpoint, golden, parity, sensitivity, sizes
+from edgebert import bundle, calibration, checkpoint, golden, on_device, parity, sensitivity, sizes
 from edgebert.artifact import Artifact
 from edgebert.bundle import Manifest
 from edgebert.checkpoint import Checkpoint
@@ -15,6 +15,7 @@ from edgebert.files import new_folder, peak_memory, sha256
 from edgebert.parity import Report
 from edgebert.predict import Bundle, open_bundle
 from edgebert.preflight import TASKS, Asked, check_pair, known, preflight
+from edgebert.profiling import Profile, profile
 from edgebert.recipes import Recipe
 from edgebert.runtimes import RUNTIMES, SUFFIXES
 from edgebert.runtimes.session import Delegation, Facts
@@ -22,6 +23,10 @@ from edgebert.sensitivity import Cost
 from edgebert.trim import trim
 
 LENGTHS = (32, 64, 128)
+
+__all__ = [
+    "Exported", "Profile", "export", "inspect", "load", "open", "profile", "rank_layers", "validate",
+]  # fmt: skip
 
 Progress = Callable[[str], None]
 
@@ -137,16 +142,22 @@ def export(
     return Exported(final, manifest, report)
 
 
-def validate(folder: str | Path) -> Report:
+def validate(folder: str | Path, device: str | None = None, progress: Progress = lambda step: None) -> Report:
     """Hold a bundle's file to the answers torch gave when it was exported, in the target's own runtime.
+
+    Args:
+        folder: the bundle.
+        device: where to run it, such as `pixel-4`, with that device's kernels; None runs it in this process.
+        progress: is told each step on a device.
 
     Returns:
         The report; look at `passed`.
 
     Raises:
-        InputError: the folder is no bundle, or not the one that was exported.
+        InputError: the folder is no bundle, or not the one that was exported, or there is no such device.
+        MissingDependency: the runtime is not installed, or the device must be set up first.
     """
-    return _gate(Path(folder))
+    return _gate(Path(folder)) if device is None else on_device.validate(Path(folder), device, progress)
 
 
 def rank_layers(folder: str | Path, progress: Progress = lambda step: None) -> list[Cost]:

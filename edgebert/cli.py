@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub = verb("validate", validate, "hold a bundle to the answers that torch gave when it was exported")
     sub.add_argument("folder", help="the bundle")
+    sub.add_argument("--device", metavar="D", help="run it there: pixel-4, adb or host (default: in this process)")
     sub.add_argument(
         "--sensitivity", action="store_true",
         help="also quantize each module alone, in torch, and list those that cost the accuracy",
@@ -132,8 +133,39 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("diff", diff, "show what differs between two bundles, in files, sizes and answers")
     sub.add_argument("a", help="a bundle")
     sub.add_argument("b", help="another bundle")
+    _add_profile(verb("profile", profile, "time model files on this machine, simulated Pixels and real phones"))
+    sub = verb("device", device, "list devices, or set one up")
+    sub.add_argument("action", choices=("list", "setup"), help="what to do")
+    sub.add_argument("name", nargs="?", help="the device to set up: pixel")
+    sub.add_argument("--sysroot", metavar="DIR", help="an aarch64 system to take instead of Debian's packages")
     verb("doctor", doctor, "show what is installed, what each target needs, and how to get it")
     return parser
+
+
+def _add_profile(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "files", nargs="*", metavar="FILE", help="bundles, and .tflite, .onnx or .pte files, whoever made them"
+    )
+    sub.add_argument(
+        "--device", action="append", metavar="D", help="such as pixel-4 (several times for several; default: host)"
+    )
+    sub.add_argument(
+        "--seq-len", action="extend", type=_numbers, default=[], metavar="L",
+        help="tokens, such as 32,128 (default: a bundle's lengths, a file's own shape, 128 where that is free)",
+    )  # fmt: skip
+    sub.add_argument("--threads", type=int, default=1, help="threads of the runtime (default: %(default)s)")
+    sub.add_argument("--runs", type=int, default=20, help="runs that count (default: %(default)s)")
+    sub.add_argument(
+        "--per-op", action="store_true", help="tell operators on this host and a simulated phone's code too"
+    )
+    sub.add_argument(
+        "--extrapolate-layers", action="store_true",
+        help="simulated devices: export and count one and two layers of a bundle or preset, and extend the line to all",
+    )  # fmt: skip
+    sub.add_argument("--target", default="tflite", help="of a preset with --extrapolate-layers (default: %(default)s)")
+    sub.add_argument("--recipe", default="w8a8-dynamic", help="of a preset as well (default: %(default)s)")
+    sub.add_argument("--plot", metavar="FILE", help="draw latency against length and size into this .png, .svg or .pdf")
+    sub.add_argument("--list-devices", action="store_true", help="show the devices there are, and do nothing else")
 
 
 def _numbers(text: str) -> list[int]:
@@ -208,11 +240,12 @@ def validate(arguments: argparse.Namespace) -> int:
 
     with show.Steps(0, arguments.json, _interrupted) as steps:
         steps("compare with torch's answers")
-        report = api.validate(arguments.folder)
+        report = api.validate(arguments.folder, arguments.device, steps)
         costs = api.rank_layers(arguments.folder, steps) if arguments.sensitivity else []
     if arguments.json:
         ranked = {"sensitivity": [asdict(cost) for cost in costs]} if arguments.sensitivity else {}
-        print(json.dumps(report.to_json() | ranked))
+        where = {"device": arguments.device} if arguments.device else {}
+        print(json.dumps(report.to_json() | where | ranked))
     else:
         show.report(report)
     if costs and not arguments.json:
@@ -286,6 +319,20 @@ def diff(arguments: argparse.Namespace) -> int:
     else:
         show.difference(found)
     return 0
+
+
+def profile(arguments: argparse.Namespace) -> int:
+    """Time model files on devices."""
+    from edgebert import cli_devices
+
+    return cli_devices.profile(arguments, _interrupted)
+
+
+def device(arguments: argparse.Namespace) -> int:
+    """List devices, or set one up."""
+    from edgebert import cli_devices
+
+    return cli_devices.device(arguments, _interrupted)
 
 
 def doctor(arguments: argparse.Namespace) -> int:

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgebert.bundle import Manifest
     from edgebert.diff import Difference
+    from edgebert.operators import Operators
     from edgebert.parity import ErrorStats, Report
+    from edgebert.profile import Row
+    from edgebert.runtimes.devices.device import Estimate
     from edgebert.runtimes.session import Facts, Spec
 
+WIDE = 150
 TENSORS = 8  # how many of a file's largest tensors are listed
 
 
@@ -36,7 +40,7 @@ class Steps:
         if self.stop():
             raise KeyboardInterrupt
         self.done += 1
-        self.text = f"[{self.done}/{self.total}] {step}" if self.total else step
+        self.text = f"[{self.done}/{self.total}] {step}" if self.total else f"[{self.done}] {step}"
         self.began = time.perf_counter()
         if self.quiet:
             return
@@ -64,8 +68,14 @@ class Steps:
         self._end(ok=kind is None)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], wide: bool = False) -> None:
+    """Print a table.
+
+    Args:
+        head: titles.
+        rows: cells.
+        wide: with many columns: a file or pipe, which has no width of its own, gets lines of 150 characters.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -75,7 +85,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         made.add_column(title, overflow="fold")
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))  # Text, for [tflite] in a cell is no markup
-    Console().print(made)
+    width = WIDE if wide and not sys.stdout.isatty() and "COLUMNS" not in os.environ else None
+    Console(width=width).print(made)
 
 
 def report(report: "Report") -> None:
@@ -171,6 +182,97 @@ def difference(found: "Difference") -> None:
     else:
         print("B's answers against A's, on A's golden inputs:")
         _errors(found.answers)
+
+
+def profile(rows: "Sequence[Row]") -> None:
+    """Print what files take on devices: latencies, the rest, and where a simulated phone's time goes."""
+    first, second, third = [], [], []
+    for row in rows:
+        found, steady = row.found, row.found.latency
+        where, how = (row.file, found.device, str(row.length or "-")), found.how.replace("-", " ")
+        ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
+        band = "-" if row.median_ms is None else " to ".join(map(_ms, row.band_ms))
+        measured = found.estimate is None and steady is not None
+        times = (_ms(steady.p90_ms), _ms(steady.min_ms)) if measured and steady else ("-", "-")
+        spread = (f"{steady.spread:.0%}", str(steady.runs)) if measured and steady else ("-", "-")
+        first.append((*where, ratio, _ms(row.median_ms), band, *times, *spread, how))
+        counted = "-" if row.instructions is None else f"{row.instructions / 1e6:.1f} M"
+        memory = "-" if found.peak_bytes is None else _size(found.peak_bytes)
+        share = "-" if row.delegated is None else f"{row.delegated:.1%}"
+        rest = (_ms(found.load_ms), _ms(found.first_ms), memory, _size(row.file_bytes), share, counted)
+        second.append((*where, *rest, how))
+        if found.estimate is not None:
+            third.append((*where, *_bounds(found.estimate), how))
+    head: tuple[str, ...] = ("ratio", "median ms", "within", "p90", "min", "spread", "runs", "numbers are")
+    table(("file", "on", "tokens", *head), first, wide=True)
+    head = ("load ms", "first ms", "memory", "file", "delegated", "instructions", "numbers are")
+    table(("file", "on", "tokens", *head), second, wide=True)
+    if third:
+        head = ("bound by", "arithmetic", "moving data", "else", "hottest code", "numbers are")
+        table(("file", "on", "tokens", *head), third, wide=True)
+    for line in dict.fromkeys(line for row in rows for line in _circumstances(row)):
+        print(line)
+
+
+def _bounds(estimate: "Estimate") -> tuple[str, ...]:
+    """What holds a simulated core, shares of its time by the kind of work, and the code that takes most."""
+    shares = [f"{share:.0%}" for share in estimate.shares.values()]
+    top = next(iter(_code(estimate)), ("-", 0.0))
+    return (estimate.bound, *shares, f"{top[1]:.0%} {top[0]}")
+
+
+def _code(estimate: "Estimate") -> list[tuple[str, float]]:
+    """Functions, or places in a library without names, that take most, with their shares of the time."""
+    code: dict[str, float] = {}
+    for hot in estimate.hot:
+        name = hot.symbol or f"{(hot.library or 'no file').partition('.')[0]}+{hot.offset:#x}"
+        code[name] = code.get(name, 0.0) + hot.share
+    return sorted(code.items(), key=lambda item: -item[1])
+
+
+def hottest(row: "Row") -> None:
+    """Print the code that takes most of a simulated phone's time, and its instructions by kind."""
+    estimate = row.found.estimate
+    if estimate is None:
+        return
+    print(f"code of {row.file} on {row.found.device}{f' at {row.length} tokens' if row.length else ''}, simulated:")
+    table(("share of time", "function, or place in a library without names"), [
+        (f"{share:.1%}", name) for name, share in _code(estimate)
+    ], wide=True)  # fmt: skip
+    kinds = sorted(estimate.kinds.items(), key=lambda item: -item[1])
+    print("instructions: " + ", ".join(f"{kind} {count / 1e6:.2f} M" for kind, count in kinds))
+
+
+def _circumstances(row: "Row") -> list[str]:
+    """The versions and the machine behind a row, and what a reader must know."""
+    found = row.found
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    shown = ("cpu", "machine", "system", "cores", "affinity")
+    machine = ", ".join(f"{name} {found.machine[name]}" for name in shown if name in found.machine)
+    threads = f"{found.threads} thread{'s' * (found.threads > 1)}"
+    return [f"{found.device}: {versions}; {threads}; {machine}", *(f"{found.device}: {note}" for note in found.notes)]
+
+
+def operators(told: "Operators") -> None:
+    """Print the operators of a file."""
+    print(f"operators of {told.file}{f' at {told.length} tokens' if told.length else ''}, {told.how}:")
+    if told.note:
+        print(told.note)
+    rows = [
+        (row.kind, str(row.count), _ms(row.ms), "-" if row.share is None else f"{row.share:.1%}") for row in told.rows
+    ]
+    table(("operator", "count", "ms", "share of time"), rows)
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def _ms(value: float | None) -> str:
+    """Milliseconds to three digits or so."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
 def _brief(value: Any) -> str:
