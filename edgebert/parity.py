@@ -44,8 +44,8 @@ PER_TENSOR = Tolerance(
 )
 
 HALF = Tolerance(45.0, 0.99, "half precision has 11 bits; seen 57 to 70 dB")
-WEIGHTS_8 = Tolerance(28.0, 0.97, "8-bit weights alone")
-WEIGHTS_4 = Tolerance(10.0, 0.9, "4-bit weights in groups")
+WEIGHTS_8 = Tolerance(28.0, 0.97, "8-bit weights alone; the embedded model 35 to 37 dB, random 37 to 46")
+WEIGHTS_4 = Tolerance(10.0, 0.9, "4-bit weights in groups; the embedded model 23 to 26 dB, random 13 to 27")
 
 TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("executorch", "fp32"): FLOAT,
