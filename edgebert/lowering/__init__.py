@@ -21,10 +21,11 @@ from edgebert.lowering.grouped import (
     split_grouped_linears,
     tokens_before_channels,
 )
+from edgebert.lowering.last_layer import first_token_only
 
 __all__ = [
     "GroupedForm", "GroupedPointwise", "PositionLookup", "SeparableTokens", "SlicedLinears",
-    "avoid_token_slices", "channels_before_tokens", "duplicate",
+    "avoid_token_slices", "channels_before_tokens", "duplicate", "first_token_only",
     "look_positions_up", "separate_convolutions", "split_grouped_linears", "tokens_before_channels",
     "trim_positions",
 ]  # fmt: skip

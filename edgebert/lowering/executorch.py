@@ -14,11 +14,11 @@ from edgebert.models.family import Model
 class ScaledAttention(bert.Attention):
     """BERT's attention whose keys are made already divided by the root of the head's width."""
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Attend within (B, T, C); `mask` is added to the scores (B, H, T, T)."""
-        query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
-        context = torch.softmax(query @ key.transpose(-1, -2) + mask, dim=-1) @ value  # (B, H, T, D)
-        out: Tensor = self.out(context.transpose(1, 2).reshape(x.shape))
+    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Attend from the tokens `asked` (B, A, C) to (B, T, C); `mask` is added to the scores (B, H, A, T)."""
+        query, key, value = self.split(self.query(asked)), self.split(self.key(x)), self.split(self.value(x))
+        context = torch.softmax(query @ key.transpose(-1, -2) + mask, dim=-1) @ value  # (B, H, A, D)
+        out: Tensor = self.out(context.transpose(1, 2).reshape(asked.shape))
         return out
 
 

@@ -66,12 +66,12 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         return x.reshape(batch, tokens, self.n_heads, width // self.n_heads).transpose(1, 2)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Attend within (B, T, C); `mask` is added to the scores (B, H, T, T)."""
-        query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + mask  # (B, H, T, T)
-        context = torch.softmax(scores, dim=-1) @ value  # (B, H, T, D)
-        out: Tensor = self.out(context.transpose(1, 2).reshape(x.shape))
+    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Attend from the tokens `asked` (B, A, C) to (B, T, C); `mask` is added to the scores (B, H, A, T)."""
+        query, key, value = self.split(self.query(asked)), self.split(self.key(x)), self.split(self.value(x))
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + mask  # (B, H, A, T)
+        context = torch.softmax(scores, dim=-1) @ value  # (B, H, A, D)
+        out: Tensor = self.out(context.transpose(1, 2).reshape(asked.shape))
         return out
 
 
@@ -89,8 +89,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        x = self.attention_norm(x + self.attention(x, mask))
-        out: Tensor = self.norm(x + self.down(self.act(self.up(x))))
+        return self.answer(x, x, mask)
+
+    def answer(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """What becomes of the tokens `asked` (B, A, C) among (B, T, C), in their shape."""
+        asked = self.attention_norm(asked + self.attention(asked, x, mask))
+        out: Tensor = self.norm(asked + self.down(self.act(self.up(asked))))
         return out
 
 

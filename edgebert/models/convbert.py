@@ -144,11 +144,11 @@ class MixedAttention(nn.Module):
             total = total + self.split(values[:, k : k + tokens]) * kernels[..., k : k + 1]
         return total
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map (B, T, C) to (B, T, C); `mask` is added to the attention scores."""
+    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Answer for the tokens `asked`, the first (B, A, C) of (B, T, C); `mask` is added to the attention scores."""
         query = self.query(x)
-        both = torch.cat([self.attend(x, query, mask), self.convolve(x, query)], dim=2)  # (B, T, 2H, D)
-        out: Tensor = self.out(both.reshape(x.shape))
+        both = torch.cat([self.attend(x, query, mask), self.convolve(x, query)], dim=2).reshape(x.shape)
+        out: Tensor = self.out(both if asked is x else both[:, : asked.shape[1]])
         return out
 
 
@@ -183,8 +183,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        x = self.attention_norm(x + self.attention(x, mask))
-        out: Tensor = self.norm(x + self.down(self.act(self.up(x))))
+        return self.answer(x, x, mask)
+
+    def answer(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """What becomes of the tokens `asked`, the first (B, A, C) of (B, T, C), in their shape."""
+        asked = self.attention_norm(asked + self.attention(asked, x, mask))
+        out: Tensor = self.norm(asked + self.down(self.act(self.up(asked))))
         return out
 
 
