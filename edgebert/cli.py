@@ -162,6 +162,10 @@ def _add_profile(sub: argparse.ArgumentParser) -> None:
         "--extrapolate-layers", action="store_true",
         help="simulated devices: export and count one and two layers of a bundle or preset, and extend the line to all",
     )  # fmt: skip
+    sub.add_argument(
+        "--calibrate", action="store_true",
+        help="with --device adb: also simulate that phone, and keep the ratio of its times for simulations to come",
+    )  # fmt: skip
     sub.add_argument("--target", default="tflite", help="of a preset with --extrapolate-layers (default: %(default)s)")
     sub.add_argument("--recipe", default="w8a8-dynamic", help="of a preset as well (default: %(default)s)")
     sub.add_argument("--plot", metavar="FILE", help="draw latency against length and size into this .png, .svg or .pdf")

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgebert import plot, show
+from edgebert.errors import InputError
 from edgebert.preflight import known
 from edgebert.profile import readiness
 from edgebert.profiling import profile as measure
 from edgebert.runtimes.devices import device_names, open_device
+from edgebert.runtimes.devices.device import Device
 from edgebert.runtimes.pixel import sandbox
 
 Stop = Callable[[], bool]
@@ -25,7 +27,8 @@ def profile(arguments: argparse.Namespace, stop: Stop) -> int:
         steps("look at the files")
         found = measure(
             arguments.files, arguments.device or ["host"], arguments.seq_len, arguments.threads, arguments.runs,
-            arguments.per_op, arguments.extrapolate_layers, arguments.target, arguments.recipe, steps,
+            arguments.per_op, arguments.extrapolate_layers, arguments.target, arguments.recipe, arguments.calibrate,
+            steps,
         )  # fmt: skip
     if arguments.json:
         print(json.dumps(found.to_json()))
@@ -35,6 +38,8 @@ def profile(arguments: argparse.Namespace, stop: Stop) -> int:
             show.hottest(row)
         for told in found.operators:
             show.operators(told)
+        for one in found.calibrations:
+            print(f"kept: {one}")
     if arguments.plot:
         plot.draw(found.rows, arguments.plot)
         if not arguments.json:
@@ -58,10 +63,18 @@ def device(arguments: argparse.Namespace, stop: Stop) -> int:
 
 
 def _list(as_json: bool) -> int:
-    rows = [(one.name, one.how, one.missing()) for one in map(open_device, device_names())]
+    rows = [(one.name, one.how, _lacks(one)) for one in map(open_device, device_names())]
     if as_json:
         print(json.dumps([{"device": name, "how": how, "missing": missing} for name, how, missing in rows]))
     else:
         states = [(name, how, readiness(todo)) for name, how, todo in rows]
         show.table(("device", "numbers are", "state"), states)
     return 0
+
+
+def _lacks(device: Device) -> str | None:
+    """What is to be done before a device can be used; None where it is ready."""
+    try:
+        return device.missing()
+    except InputError as error:
+        return str(error)

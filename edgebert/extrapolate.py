@@ -145,7 +145,7 @@ def count(
             path = Path(made, f"layers-{layers}{SUFFIXES[source.target]}")
             EXPORTERS[source.target].export(small, recipe, source.lengths, path, source.keep_float, samples)
             size = sum(part.stat().st_size for part in Path(made).glob(f"{path.name}*"))
-            base = source.subject or Subject(source.name, path, source.target, size, source.recipe)
+            base = source.subject or replace(look_at(path), name=source.name, recipe=source.recipe)
             for device in devices:
                 for length in source.lengths:
                     progress(f"{source.name}: {layers} of {source.layers} layers on {device.name}, {length} tokens")

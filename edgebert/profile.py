@@ -18,7 +18,7 @@ from edgebert.bundle import Manifest
 from edgebert.errors import InputError, MissingDependency, Unsupported
 from edgebert.preflight import known
 from edgebert.runtimes import RUNTIMES
-from edgebert.runtimes.devices import device_names, open_device
+from edgebert.runtimes.devices import calibration, device_names, open_device
 from edgebert.runtimes.devices.device import RUNTIME_OF, Device, Job, Measurement
 from edgebert.runtimes.session import INPUTS, Spec
 
@@ -39,6 +39,7 @@ class Subject:
         operators: operator to how often it stands in the graph; None where no runtime here reads the file.
         lengths: to run it at; None stands for the file's own.
         manifest: of a bundle; None for another file.
+        kind: dtype of most of its weights, as calibrations are kept by; None where no runtime here reads the file.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Subject:
     operators: dict[str, int] | None = None
     lengths: tuple[int | None, ...] = (None,)
     manifest: Manifest | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,8 @@ def subject(path: str | Path, lengths: Sequence[int] = ()) -> Subject:
     with closing(RUNTIMES[target].open(path, 1)) as session:
         facts = session.facts()
     share = facts.delegation.share if facts.delegation else None
-    return Subject(str(path), path, target, facts.file_bytes, None, share, facts.ops, asked)
+    kind = next(iter(facts.weight_bytes), None)
+    return Subject(str(path), path, target, facts.file_bytes, None, share, facts.ops, asked, kind=kind)
 
 
 def _of_bundle(path: Path, lengths: Sequence[int]) -> Subject:
@@ -178,6 +181,7 @@ def _of_bundle(path: Path, lengths: Sequence[int]) -> Subject:
     return Subject(
         str(path), path / manifest.model_file, manifest.target, size, manifest.recipe, told["share"] if told else None,
         manifest.graph["ops"], tuple(lengths) or tuple(manifest.lengths), manifest,
+        next(iter(manifest.graph["weight_bytes"]), None),
     )  # fmt: skip
 
 
@@ -206,7 +210,8 @@ def collect(
 
 
 def row(one: Subject, found: Measurement) -> Row:
-    """A row of what a device found, still without its ratio."""
+    """A row of what a device found, without its ratio as yet; a simulated phone's times as one was calibrated."""
+    found = calibration.apply(found, one.kind)
     return Row(one.name, one.target, one.recipe, _tokens(found.inputs), one.file_bytes, one.delegated, found)
 
 

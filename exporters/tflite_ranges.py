@@ -60,7 +60,10 @@ class _Seen:
 
 
 def find_ranges(model: Model, samples: Sequence[Arrays], longest: int) -> dict[str, tuple[Range, Range]]:
-    """Run a lowered model on samples and watch its linear layers.
+    """Run a lowered model on samples and watch its encoder's linear layers.
+
+    A head's are left out, and keep float inputs and outputs: samples do not reach every label, and one that they do not
+    reach could never be answered.
 
     Args:
         model: any model with `nn.Linear` layers, in float.
@@ -73,7 +76,7 @@ def find_ranges(model: Model, samples: Sequence[Arrays], longest: int) -> dict[s
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen: dict[str, tuple[_Seen, _Seen]] = {}
     hooks = []
-    for module in model.modules():
+    for module in model.encoder.modules():
         if isinstance(module, nn.Linear):
             watch = seen[names[id(module.weight)]] = (_Seen(), _Seen())
 

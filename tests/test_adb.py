@@ -4,21 +4,20 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import adbd
 import numpy as np
 import pytest
 from foreign import SIZE, onnx_file, tflite_file
 
-from edgebert.errors import InputError, MissingDependency
+from edgebert.errors import EdgebertError, InputError, MissingDependency
+from edgebert.profile import devices
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.devices import adb, adb_client, cargo, open_device
 from edgebert.runtimes.devices.device import PHONE, Job
@@ -33,37 +32,6 @@ Plug = Callable[..., adbd.Daemon]
 FASTEST = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A server of the client's own, with keys, log and temporary files in a folder of its own."""
-    home = tmp_path_factory.mktemp("home")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    temporary = home / "tmp"
-    temporary.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(sandbox.folder().parents[1]))
-        patch.setenv("HOME", str(home))
-        patch.setenv("TMPDIR", str(temporary))
-        patch.setattr("tempfile.tempdir", None)
-        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-        patch.delenv("ANDROID_SERIAL", raising=False)
-        subprocess.run(["adb", "start-server"], check=True, capture_output=True, timeout=30)
-        yield temporary
-        subprocess.run(["adb", "kill-server"], capture_output=True, timeout=30)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The disk of a phone on which what was copied once stays from test to test."""
-    made = tmp_path_factory.mktemp("phone")
-    adbd.make_root(made)
-    # As fast as a phone's, which has the processor's own instructions for it: Debian's toybox has not.
-    (made / "bin/sha256sum").unlink()
-    (made / "bin/sha256sum").symlink_to(shutil.which("sha256sum") or "/bin/false")
-    return made
-
-
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
     """The disk of a new phone."""
@@ -71,24 +39,6 @@ def empty(tmp_path: Path) -> Path:
     made.mkdir()
     adbd.make_root(made)
     return made
-
-
-@pytest.fixture
-def plug(server: Path) -> Iterator[Plug]:
-    """Plug in a phone with a disk; all are pulled out after the test."""
-    phones: list[adbd.Daemon] = []
-
-    def plugged(root: Path, **changed: Any) -> adbd.Daemon:
-        phones.append(adbd.Daemon(root))
-        for name, value in changed.items():
-            setattr(phones[-1], name, value)
-        subprocess.run(["adb", "connect", phones[-1].serial], capture_output=True, timeout=60)
-        return phones[-1]
-
-    yield plugged
-    for phone in phones:
-        phone.unplug()
-    subprocess.run(["adb", "disconnect"], capture_output=True, timeout=30)
 
 
 @pytest.fixture
@@ -342,11 +292,14 @@ def test_phones_that_cannot_be_used_are_told_with_what_to_do(
 ) -> None:
     monkeypatch.setattr(adb_client, "PATIENCE_S", 0.3)
 
-    def refused(name: str, kind: type[Exception], words: str) -> None:
+    def refused(name: str, kind: type[EdgebertError], words: str) -> None:
         with pytest.raises(kind, match=words) as caught:
             open_device(name).measure(Job(model))
         assert "\n" not in str(caught.value)
-        assert open_device(name).missing() == str(caught.value)
+        # The same before any work, with the exit code that fits.
+        with pytest.raises(kind) as again:
+            devices([name])
+        assert str(caught.value) in str(again.value)
 
     refused("adb", MissingDependency, "no phone is attached.*USB debugging")
     one = plug(root)

@@ -8,6 +8,7 @@ import pytest
 from foreign import onnx_product
 
 from edgebert.errors import InputError
+from edgebert.profile import subject
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.devices import calibration
 from edgebert.runtimes.devices.device import HOST, PHONE, SIMULATED, Latency, Measurement
@@ -90,5 +91,5 @@ def test_phones_are_known_by_what_they_call_themselves() -> None:
 
 @pytest.mark.skipif(RUNTIMES["onnx"].missing() is not None, reason=f"needs {RUNTIMES['onnx'].missing()}")
 def test_a_files_kind_is_that_of_most_of_its_weights(tmp_path: Path) -> None:
-    assert calibration.kind_of(onnx_product(tmp_path / "a.onnx", False)) == "float32"
-    assert calibration.kind_of(onnx_product(tmp_path / "b.onnx", True)) == "int8"
+    assert subject(onnx_product(tmp_path / "a.onnx", False)).kind == "float32"
+    assert subject(onnx_product(tmp_path / "b.onnx", True)).kind == "int8"

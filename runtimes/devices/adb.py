@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgebert.errors import EdgebertError, InputError, MissingDependency
+from edgebert.errors import InputError, MissingDependency
 from edgebert.runtimes.devices import adb_client, cargo, guest, phone
 from edgebert.runtimes.devices.adb_client import Answer, Client
 from edgebert.runtimes.devices.device import PHONE, Job, Measurement, measured, read_result
@@ -50,12 +50,16 @@ class Adb:
         self.name, self.serial, self.tell = name, serial, tell
 
     def missing(self) -> str | None:
-        """What to install or to do with the phone; None where a run can start."""
+        """What to install or to do with the phone; None where a run can start.
+
+        Raises:
+            InputError: there are several phones, or this one does not run what is sent.
+        """
         if command := adb_client.missing() or cargo.missing():
             return command
         try:
             phone.probe(adb_client.find(self.serial))
-        except EdgebertError as error:
+        except MissingDependency as error:
             return str(error)
         return None
 

@@ -142,7 +142,8 @@ class _Executorch:
         self._metas = {name: self._module.method_meta(name) for name in self._module.method_names()}
         # Methods without inputs are constants that describe the file.
         sizes = {name: length_of(s for _, _, s in self._specs(name)) for name in self._metas if self._specs(name)}
-        self.entry = nearest({"forward": sizes["forward"]} if "forward" in sizes else sizes, self._job["length"])
+        whole = "forward_half" if "forward_half" in sizes and has_half() else "forward"
+        self.entry = nearest({whole: sizes[whole]} if whole in sizes else sizes, self._job["length"])
 
     def _specs(self, method: str) -> Specs:
         tensors = [self._metas[method].input_tensor_meta(i) for i in range(self._metas[method].num_inputs())]
@@ -198,6 +199,17 @@ def places(package: str) -> list[str]:
 def length_of(shapes: Any) -> int:
     """The token axis: axis 1 of the first shape of rank 2, 0 where there is none."""
     return next((int(shape[1]) for shape in shapes if len(shape) == 2), 0)
+
+
+def has_half() -> bool:
+    """Whether this is an ARM core with half-precision arithmetic; others compute it slowly, or not at all."""
+    if platform.machine() not in ("aarch64", "arm64"):
+        return False
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return "asimdhp" in file.read()
+    except OSError:
+        return sys.platform == "darwin"  # every Apple M1 and later has it
 
 
 def nearest(sizes: dict[str, int], length: int | None) -> str:
