@@ -5,6 +5,10 @@ through `to_edge_transform_and_lower`: that one leaves LayerNorm, slices and emb
 at each, and copies and retraces the model for every piece (51 s for a SqueezeBERT-base in fp32, minutes quantized).
 Around the graph stand lookups of ids, a cast of the mask and a count of tokens.
 
+A `w8a8-dynamic` file has two methods over one copy of the weights: `forward` runs on every processor, `forward_half`
+keeps half numbers between products, which is faster on ARM cores with such arithmetic (since the Cortex-A55 and A75),
+and slower elsewhere.
+
 Weights are symmetric integers with a scale for each output channel; 4-bit ones for each 32 values. Activations get a
 scale for each token as they come, or in `w8a8-static` one for all, found on sample texts; a head's layers keep the
 former, for samples do not reach every label. Tables are 8-bit in every quantized recipe. Float remain biases, norms,
@@ -36,6 +40,7 @@ from edgebert.exporters.executorch_ops import Translator
 from edgebert.exporters.executorch_weights import BLOCK, Plan, Range, Weights, quantize
 from edgebert.models import Model
 from edgebert.recipes import TARGET_RECIPES, Recipe
+from edgebert.runtimes.executorch_file import FLOAT, HALF
 from edgebert.runtimes.session import INPUTS
 
 NEEDS = ("executorch", "flatbuffers")
@@ -97,7 +102,8 @@ def export(
         plan = Plan(recipe, tuple(keep_float), ranges)
         if recipe.weight_bits == 4 and samples:
             plan = replace(plan, rounded=_round(lowered, plan, samples, longest))
-        content, weights = _convert(lowered, plan, longest)
+        # Only now, for samples tell more of the last layer's numbers by all their tokens.
+        content, weights = _convert(lowering.first_token_only(lowered), plan, longest)
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(content)
@@ -180,10 +186,13 @@ def _convert(model: Model, plan: Plan, longest: int) -> tuple[bytes, dict[str, S
     tokens = torch.export.Dim("tokens", min=1, max=max(longest, 3))
     names = list(model(*examples))
     program = torch.export.export(model, examples, dynamic_shapes=({1: tokens},) * len(INPUTS), strict=False)
-    translator = Translator(program, plan, longest)
-    translator.run()
-    feeds = list(translator.feeds.values())
-    tables = {feed.table: _table(translator, feed.table) for feed in feeds if feed.table}
+    forms = {FLOAT: Translator(program, plan, longest)}
+    if plan.recipe.weight_bits == 8 and not plan.recipe.static:
+        forms[HALF] = Translator(program, plan, longest, half=True)  # see `Translator.linear`
+    for form in forms.values():
+        form.run()
+    translator = forms[FLOAT]
+    tables = {feed.table: _table(translator, feed.table) for feed in translator.feeds.values() if feed.table}
     (last,) = (node for node in program.graph.nodes if node.op == "output")
     outputs = {name: translator.shape(node) for name, node in zip(names, last.args[0], strict=True)}
     notes: dict[str, str | int] = {
@@ -195,7 +204,8 @@ def _convert(model: Model, plan: Plan, longest: int) -> tuple[bytes, dict[str, S
         "get_vocab_size": model.config.vocab_size,
         "get_type_vocab_size": model.config.type_vocab_size,
     }
-    content = executorch_file.assemble(translator.graph, feeds, tables, outputs, notes)
+    methods = {name: (form.graph, list(form.feeds.values())) for name, form in forms.items()}
+    content = executorch_file.assemble(methods, tables, outputs, notes)
     return content, _stored(translator, tables)
 
 

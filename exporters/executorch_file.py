@@ -76,34 +76,46 @@ class Program:
 
 
 def assemble(
-    graph: Graph, feeds: list[Feed], tables: dict[str, Weights], outputs: dict[str, Shape], notes: dict[str, str | int]
-) -> bytes:
+    methods: dict[str, tuple[Graph, list[Feed]]], tables: dict[str, Weights], outputs: dict[str, Shape],
+    notes: dict[str, str | int],
+) -> bytes:  # fmt: skip
     """The bytes of a .pte file.
 
     Args:
-        graph: what XNNPACK runs.
-        feeds: its inputs, in order.
+        methods: name to what XNNPACK runs, and its inputs in order; all share constants by their names.
         tables: the tables that feeds look into, float32 or int8 with a scale for each row.
         outputs: the program's outputs by name, float32; -1 is the token axis.
         notes: what the file says of itself; each becomes a method that returns it.
     """
-    program = Program(graph.longest)
+    constants: dict[str, np.ndarray] = {}
+    plans = [
+        _plan(name, index, Program(graph.longest, constants=constants), feeds, tables, outputs)
+        for index, (name, (graph, feeds)) in enumerate(methods.items(), 1)
+    ]
+    plans += [_note(name, value) for name, value in notes.items()]
+    return _lay_out(plans, constants, [graph for graph, _ in methods.values()])
+
+
+def _plan(
+    name: str, segment: int, program: Program, feeds: list[Feed], tables: dict[str, Weights], outputs: dict[str, Shape]
+) -> flat.Table:
+    """A method that feeds the graph in a segment of the file."""
     places = {name: program.tensor((1, -1), "<i4") for name in INPUTS}
     arguments = _feed(program, feeds, tables, places)
     results = [program.tensor(shape, "<f4") for shape in outputs.values()]
     program.calls.append({"instr_args": ("DelegateCall", {"delegate_index": 0, "args": [*arguments, *results]})})
-    plan: flat.Table = {
-        "name": "forward",
+    delegate = {"id": "XnnpackBackend", "processed": {"location": "SEGMENT", "index": segment}, "compile_specs": []}
+    return {
+        "name": name,
         "container_meta_type": {"encoded_inp_str": "", "encoded_out_str": ""},
         "values": program.values,
         "inputs": list(places.values()),
         "outputs": results,
         "chains": [{"inputs": [], "outputs": [], "instructions": program.calls}],
         "operators": [{"name": name, "overload": overload} for name, overload in program.operators],
-        "delegates": [{"id": "XnnpackBackend", "processed": {"location": "SEGMENT", "index": 1}, "compile_specs": []}],
+        "delegates": [delegate],
         "non_const_buffer_sizes": [0, program.memory],
     }
-    return _lay_out([plan, *(_note(name, value) for name, value in notes.items())], program.constants, graph)
 
 
 def _feed(program: Program, feeds: list[Feed], tables: dict[str, Weights], places: dict[str, int]) -> list[int]:
@@ -170,8 +182,8 @@ def _note(name: str, value: str | int) -> flat.Table:
     }
 
 
-def _lay_out(plans: list[flat.Table], constants: dict[str, np.ndarray], graph: Graph) -> bytes:
-    """Put program, constants, delegate and seal into one file."""
+def _lay_out(plans: list[flat.Table], constants: dict[str, np.ndarray], graphs: list[Graph]) -> bytes:
+    """Put program, constants, delegates and seal into one file."""
     where: dict[str, int] = {}
     parts: list[bytes] = []
     end = 0
@@ -186,10 +198,10 @@ def _lay_out(plans: list[flat.Table], constants: dict[str, np.ndarray], graph: G
     for name, array in constants.items():
         where[name] = place(np.ascontiguousarray(array).data.cast("B"))
     tables = max(end, 1)
-    delegate = graph.serialize()
-    segments = [(0, tables), (place(delegate), len(delegate))]
+    delegates = [graph.serialize() for graph in graphs]
+    segments = [(0, tables), *((place(delegate), len(delegate)) for delegate in delegates)]
     named = []
-    for name, array in graph.constants.items():
+    for name, array in dict(item for graph in graphs for item in graph.constants.items()).items():
         if name not in where:
             where[name] = place(array.data.cast("B"))
         named.append({"key": name, "segment_index": len(segments)})

@@ -17,6 +17,8 @@ from edgebert.runtimes import flat
 EXTERNAL_INPUT, EXTERNAL_OUTPUT = 1, 2
 TRANSPOSE_B, KEEP_DIMS = 1, 0x40
 NONE = 0xFFFFFFFF
+# Operators with one input that take half numbers as they are; the others get them in float.
+HALVES = ("Gelu", "Softmax", "StaticSlice", "StaticTranspose")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class Value:
     Attributes:
         id: number in the graph.
         shape: axes; the token axis is -1.
-        kind: `fp32`, `qdint8` (a scale for each row, found as the graph runs) or `qint8` (one scale, found beforehand).
+        kind: `fp32`, `fp16`, `qdint8` (a scale for each row, found as the graph runs) or `qint8` (one scale, found
+            beforehand).
         scale: of `qint8`.
         zero: zero point of `qint8`.
     """
@@ -143,18 +146,28 @@ class Graph:
         return out
 
     def unary(self, kind: str, x: Value, shape: Shape | None = None, **more: Any) -> Value:
-        """A node with one input, float unless the input is; the shape is the input's unless given."""
-        return self.emit(kind, self.value(shape or x.shape), input_id=x.id, **more)
+        """A node with one input, float unless it works on halves; the shape is the input's unless given."""
+        x = x if kind in HALVES else self.floats(x)
+        return self.emit(kind, self.value(shape or x.shape, x.kind), input_id=x.id, **more)
 
     def binary(self, kind: str, a: Value, b: Value, shape: Shape | None = None, **more: Any) -> Value:
         """A node with two inputs, whose shapes may broadcast."""
         both = shape or tuple(y if x == 1 else x for x, y in zip(a.shape, b.shape, strict=True))
-        return self.emit(kind, self.value(both), input1_id=a.id, input2_id=b.id, **more)
+        a, b = self.alike(a, b)
+        return self.emit(kind, self.value(both, a.kind), input1_id=a.id, input2_id=b.id, **more)
+
+    def alike(self, a: Value, b: Value) -> tuple[Value, Value]:
+        """Two values as one type: a smaller one takes the larger one's, those of a size become floats."""
+        larger = max(a, b, key=lambda x: sum(size != 1 for size in x.shape))
+        if larger.kind == "fp16" and a.kind != b.kind and a.shape != b.shape:
+            return self.half(a), self.half(b)
+        return (a, b) if a.kind == b.kind else (self.floats(a), self.floats(b))
 
     def reshape(self, x: Value, shape: Shape, flags: int = 0) -> Value:
         """The same numbers in another shape with at most one token axis; `flags` make it an output."""
         if shape == x.shape and not flags:
             return x
+        x = self.floats(x) if flags else x
         return self.copy(x, self.value(shape, x.kind, x.scale, x.zero, flags))
 
     def transpose(self, x: Value, order: Shape) -> Value:
@@ -180,12 +193,14 @@ class Graph:
 
     def concatenate(self, parts: list[Value], axis: int) -> Value:
         """Parts joined along an axis, five at a time."""
+        if len({part.kind for part in parts}) > 1:
+            parts = [self.floats(part) for part in parts]
         while len(parts) > 1:
             five, parts = parts[:5], parts[5:]
             if len(five) == 1:
                 return self.concatenate([*parts, *five], axis)
             width = sum(part.shape[axis] for part in five)
-            out = self.value((*five[0].shape[:axis], width, *five[0].shape[axis + 1 :]))
+            out = self.value((*five[0].shape[:axis], width, *five[0].shape[axis + 1 :]), five[0].kind)
             ids: dict[str, Any] = {f"input{i + 1}_id": five[i].id if i < len(five) else NONE for i in range(5)}
             parts = [self.emit(f"Concatenate{len(five)}", out, axis=axis, **ids), *parts]
         return parts[0]
@@ -206,7 +221,18 @@ class Graph:
 
     def floats(self, x: Value) -> Value:
         """The value in float."""
-        return x if x.kind == "fp32" else self.emit("Convert", self.value(x.shape), input_id=x.id)
+        return x if x.kind == "fp32" else self.converted(x, "fp32")
+
+    def half(self, x: Value) -> Value:
+        """The value in half precision."""
+        return x if x.kind == "fp16" else self.converted(x, "fp16")
+
+    def converted(self, x: Value, kind: str) -> Value:
+        """The value in another type that needs no scale."""
+        key = (kind, x.id)
+        if key not in self.made:
+            self.made[key] = self.emit("Convert", self.value(x.shape, kind), input_id=x.id)
+        return self.made[key]
 
     def linear(self, x: Value, weights: int, bias: int, out: Value) -> Value:
         """A linear layer over the last axis, `weights` (outputs, inputs)."""
@@ -229,7 +255,7 @@ class Graph:
         self, x: Value, names: tuple[str, str], scale: np.ndarray, shift: np.ndarray | None, out: Value | None = None
     ) -> Value:
         """`x * scale + shift`, an entry for each place of the last axis; kept under two names."""
-        channels, bias = len(scale), NONE
+        x, channels, bias = self.floats(x), len(scale), NONE
         kernel = Weights(names[0], "fp32", (1, 1, 1, channels), scale.astype(np.float32).reshape(1, 1, 1, -1))
         if shift is not None:
             bias = self.weights(Weights(names[1], "fp32", (channels,), shift.astype(np.float32)))
@@ -254,6 +280,7 @@ class Graph:
 
     def norm(self, x: Value, name: str, scale: np.ndarray, shift: np.ndarray, eps: float) -> Value:
         """LayerNorm over the last axis. Means are products with 1/width, for the delegate has no reduction."""
+        x = self.floats(x)
         centred = self.binary("Subtract", x, self.mean(x))
         inverse = self.unary("ReciprocalSquareRoot", self.mean(self.unary("Square", centred), eps))
         normal = self.binary("Multiply", centred, inverse)

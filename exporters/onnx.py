@@ -2,7 +2,7 @@
 
 `fp16` stores and computes in half precision, with inputs int32 and outputs float32 as everywhere; where ONNX Runtime
 has no kernel in half precision, as mostly on x86, it computes that operator in float. For the recipes with integers see
-`onnx_quantizer.py`.
+`onnx_quantizer.py`, and for operators that stand for slower ones `onnx_lowering.py`.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from torch import nn
 from edgebert import lowering, rounding
 from edgebert.artifact import Artifact
 from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
+from edgebert.exporters.onnx_lowering import lower_graph
 from edgebert.exporters.onnx_names import Names, name_weights
 from edgebert.exporters.onnx_numbers import Samples, activation_ranges
 from edgebert.exporters.onnx_quantizer import Quantizer, bits_of
@@ -104,6 +105,7 @@ def export(
         rounded = _rounded(lowered, kept, samples) if recipe.weight_bits == 4 and samples else {}
         converted = _convert(lowered, max(longest, 2))
         name_weights(converted.graph, lowered)
+        lower_graph(converted, recipe)
         if recipe.quantized:
             Quantizer(converted, recipe, kept, ranges, rounded).run()
         _finish(converted, model, longest)
@@ -117,8 +119,6 @@ def lower(model: Model, recipe: Recipe, longest: int) -> Model:
     """The exact rewrites this target gains from; see edgebert/lowering for what each does."""
     # Rows that no length reaches are dead weight: 384 of 512 in a file for 128 tokens.
     lowered = lowering.trim_positions(model, longest)
-    if recipe.weight_bits == 16:
-        return _halved(lowered)
     if recipe.quantized:
         # A grouped convolution in int8 is 3 times slower than float on x86, and 2 times faster on a phone. Split into
         # linear layers it is quick on both: a Cortex-A76 needs the same instructions (0.672 G for 0.664 G,
@@ -128,7 +128,11 @@ def lower(model: Model, recipe: Recipe, longest: int) -> Model:
         lowered = lowering.split_grouped_linears(lowered, lowering.SlicedLinears)
         # The pointwise half of a separable convolution is a linear layer, which is quantized by channel.
         lowered = lowering.separate_convolutions(lowered)
-    return lowered
+    if recipe.activation_bits == 8:
+        # The scores come from a product in half precision, which a division would follow as an operator of its own.
+        lowered = lowering.scale_keys(lowered)
+    lowered = lowering.first_token_only(lowered)
+    return _halved(lowered) if recipe.weight_bits == 16 else lowered
 
 
 def _rounded(model: Model, kept: Callable[[str], bool], samples: Samples) -> dict[str, rounding.Rounded]:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from edgebert.errors import ConversionFailed
+from edgebert.exporters.onnx_graph import Rewriter
 from edgebert.exporters.onnx_numbers import eight_bits, eight_bits_in_blocks, four_bits, pack, wide_block
 from edgebert.recipes import Recipe
 from edgebert.rounding import GROUP, Rounded
@@ -39,7 +40,7 @@ MICROSOFT = "com.microsoft"
 FLOAT_ARITHMETIC = 1
 
 
-class Quantizer:
+class Quantizer(Rewriter):
     """Rewrites a model's float graph in place."""
 
     def __init__(
@@ -59,11 +60,7 @@ class Quantizer:
             ranges: path of a linear layer to scale and zero point of its input, for a static recipe.
             rounded: path of a linear layer to its weight in 4 bits; others are rounded here.
         """
-        import onnx_ir
-
-        self.ir = onnx_ir
-        self.model = model
-        self.graph = model.graph
+        super().__init__(model)
         self.recipe = recipe
         self.kept = kept
         self.ranges = ranges
@@ -116,16 +113,6 @@ class Quantizer:
         axis = node.attributes["axis"].value if node.op_type == "Gather" else node.inputs[3].const_value.numpy().item()
         return axis == 0 and self.is_large(node.inputs[0])
 
-    def constant(self, name: str, array: np.ndarray) -> Any:
-        """A new initializer; one that has this name already is given back."""
-        if name in self.graph.initializers:
-            return self.graph.initializers[name]
-        tensor = self.ir.tensor(array, name=name)
-        kind, shape = self.ir.TensorType(tensor.dtype), self.ir.Shape(array.shape)
-        value = self.ir.Value(name=name, shape=shape, type=kind, const_value=tensor)
-        self.graph.register_initializer(value)
-        return value
-
     def weight(self, source: Any, by_row: bool) -> tuple[Any, Any]:
         """The int8 form of a constant matrix and its scales.
 
@@ -161,16 +148,6 @@ class Quantizer:
     def stored(self, name: str, integers: np.ndarray, scales: np.ndarray) -> tuple[Any, Any]:
         """Two new initializers."""
         return self.constant(name, integers), self.constant(f"{name}.scale", scales)
-
-    def emit(self, before: Any, op: str, *inputs: Any, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
-        """Put a node into the graph; gives its output, or all of them."""
-        node = self.ir.node(op, inputs, attributes, num_outputs=outputs, domain=domain)
-        self.graph.insert_before(before, node)
-        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
-
-    def replace(self, node: Any, value: Any) -> None:
-        """Let `value` stand where the node's output stood, under its name."""
-        self.ir.convenience.replace_nodes_and_values(self.graph, node, [node], [], node.outputs, [value])
 
     def table(self, node: Any) -> None:
         """Take rows of integers and their scales, and make floats of those alone."""

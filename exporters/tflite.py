@@ -35,6 +35,9 @@ from edgebert.sizes import estimate
 
 NEEDS = ("litert_torch", "ai_edge_litert", "flatbuffers")
 
+# Recipes whose files ask for half precision, which processors without it leave alone; see `edgebert.lowering.half`.
+IN_HALF = ("fp16", "w8a8-dynamic")
+
 # A flatbuffer addresses itself with signed 32-bit offsets: https://flatbuffers.dev/internals/
 FILE_LIMIT = 2**31 - 1
 # What a graph adds to its weights: 60 to 100 KB a layer and length were seen, names of tensors for the most part.
@@ -118,7 +121,7 @@ def export(
                 write_weights(draft, recipe.name, dict(lowered.named_parameters()), floats, ranges, rounded)
                 name_constants(draft, origin)
                 weights = stored(draft, origin)
-                part.write_bytes(pack(draft.model, half=recipe.weight_bits == 16))
+                part.write_bytes(pack(draft.model, half=recipe.name in IN_HALF))
             except Exception:
                 traceback.print_exc(file=stream)
                 raise
@@ -171,15 +174,19 @@ def _ascending(lengths: tuple[int, ...], positions: int) -> tuple[int, ...]:
 
 def lower(model: Model, recipe: Recipe, longest: int) -> Model:
     """The exact rewrites this target gains from; see edgebert/lowering for what each does."""
-    # In int8 the runtime's convolution has one activation scale for all tokens, padding included, and its linear layer
-    # one for each token: 27.7 dB against 35.6 on the embedded default. That is worth 7% more instructions on a
-    # Cortex-A76 (0.583 G for 0.544 G, SqueezeBERT-base at 128 tokens). In float the convolution is the quicker one.
-    grouped = lowering.SlicedLinears if recipe.quantized else lowering.GroupedPointwise
+    # In float a grouped convolution is the quicker one, in int8 a linear layer for each group the more accurate one.
+    grouped: lowering.GroupedForm = lowering.SlicedLinears if recipe.quantized else lowering.GroupedPointwise
+    if recipe.quantized and recipe.name in IN_HALF:
+        grouped = lowering.TokenBlocks
     # A quarter of the transposes.
     lowered = lowering.tokens_before_channels(model, grouped)
     lowered = lowering.separate_convolutions(lowered)
     # A scale for each output, where the batched product would get one for each column of all groups together.
     lowered = lowering.split_grouped_linears(lowered, grouped)
+    if recipe.name in IN_HALF:
+        lowered = lowering.norms_in_half(lowered)
+        lowered = lowering.linears_in_blocks(lowered) if recipe.quantized else lowered
+    lowered = lowering.first_token_only(lowered)
     # Position rows are constants of every length otherwise, and stay float32.
     return lowering.look_positions_up(lowered, longest) if recipe.weight_bits < 32 else lowered
 

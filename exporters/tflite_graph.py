@@ -87,26 +87,32 @@ def draw(model: Model, ascending: tuple[int, ...]) -> Draft:
     Raises:
         Exception: what the converter raises, and RuntimeError where a parameter is not found in what it wrote.
     """
-    depth = len(model.encoder.get_submodule("layers")._modules)
+    layers = list(model.encoder.get_submodule("layers").children())
+    # A last layer that answers for one token alone is converted as it is; the one before it is repeated.
+    differs = type(layers[-1]) is not type(layers[0])
+    depth = len(layers) - differs
     # A projection in front gives the first layer an input of another rank than the layers after it have.
-    projected = any(isinstance(child, nn.Linear) for child in model.encoder.children())
+    projected = not isinstance(getattr(model.encoder, "project", nn.Identity()), nn.Identity)
     seen = 3 if projected else 2
     if depth > seen:
         try:
-            draft = _draft(_stand_in(model, seen), ascending)
+            draft = _draft(_stand_in(model, seen, differs), ascending)
+            if differs:
+                _renumber(draft, seen, depth)
             for graph in draft.model.subgraphs:
                 _repeat(draft, graph, range(seen, depth))
             return draft
         except Irregular as reason:
-            print(f"converting all {depth} layers: {reason}")
-    return _draft(_stand_in(model, depth), ascending)
+            print(f"converting all {len(layers)} layers: {reason}")
+    return _draft(_stand_in(model, depth, differs), ascending)
 
 
-def _stand_in(model: Model, depth: int) -> Model:
-    """The model's first layers, with random numbers for its weights; shared tensors stay shared."""
+def _stand_in(model: Model, depth: int, differs: bool) -> Model:
+    """The model's first layers, and its last where that differs, with random weights; shared tensors stay shared."""
     generator = torch.Generator().manual_seed(0)
     copied = duplicate(model)
-    copied.encoder.layers = nn.ModuleList(list(copied.encoder.get_submodule("layers").children())[:depth])
+    layers = list(copied.encoder.get_submodule("layers").children())
+    copied.encoder.layers = nn.ModuleList([*layers[:depth], *([layers[-1]] if differs else [])])
     made: dict[int, nn.Parameter] = {}
     for module in copied.modules():
         for name, tensor in module._parameters.items():
@@ -206,6 +212,12 @@ def _source(numbers: np.ndarray, shape: tuple[int, ...], arrays: dict[str, np.nd
         elif array.size > numbers.size > 1 and np.array_equal(array.reshape(-1)[: numbers.size], numbers):
             return Source(name, tuple(range(array.ndim)), shape)  # a table's first rows
     return None
+
+
+def _renumber(draft: Draft, old: int, new: int) -> None:
+    """Give a layer's weights the number that the layer has in the model."""
+    rename = _renamed(old, new)
+    draft.sources = {number: replace(source, name=rename(source.name)) for number, source in draft.sources.items()}
 
 
 def _repeat(draft: Draft, graph: Any, layers: range) -> None:

@@ -1,7 +1,8 @@
 """Weights written into a drafted graph in the form that a recipe gives them, with the operators that this takes.
 
 What XNNPACK, the runtime's delegate, does with each form:
-- `int8` or `int4` beside float activations: it quantizes an activation with a scale for each token, as it comes.
+- `int8` or `int4` beside float activations: it quantizes an activation as it comes, with a scale for each token in a
+  fully connected layer, for each entry of the batch in a convolution.
 - unpacked by a DEQUANTIZE operator: it does that once, on load, and multiplies in float.
 - between QUANTIZE and DEQUANTIZE operators: it multiplies whole numbers by scales that the file gives.
 """
@@ -47,7 +48,9 @@ FORMS: dict[str, dict[str, Form]] = {
     "fp32": {},
     "fp16": dict.fromkeys(("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP"), HALF),
     "w8": {"FULLY_CONNECTED": UNPACKED, "DEPTHWISE_CONV_2D": UNPACKED, "EMBEDDING_LOOKUP": INT8},
-    "w8a8-dynamic": {"FULLY_CONNECTED": INT8, "DEPTHWISE_CONV_2D": UNPACKED, "EMBEDDING_LOOKUP": INT8},
+    "w8a8-dynamic": {
+        "FULLY_CONNECTED": INT8, "CONV_2D": INT8, "DEPTHWISE_CONV_2D": UNPACKED, "EMBEDDING_LOOKUP": INT8,
+    },
     "w8a8-static": {
         "FULLY_CONNECTED": Form(8, static=True), "DEPTHWISE_CONV_2D": UNPACKED, "EMBEDDING_LOOKUP": INT8,
     },

@@ -21,6 +21,8 @@ import numpy as np
 
 from edgebert.errors import InputError
 from edgebert.runtimes import executorch_file
+from edgebert.runtimes.devices.guest import machine
+from edgebert.runtimes.executorch_file import FLOAT, HALF
 from edgebert.runtimes.session import INPUTS, Arrays, Delegation, Facts, run_rows
 
 # Why an operator of ours, or one that other files have often, is not XNNPACK's.
@@ -71,6 +73,9 @@ class ExecutorchSession:
         self._module: Any = None
         ours = contents.sealed and {spec.name for spec in contents.inputs} == set(INPUTS)
         self._longest = int(contents.metadata["get_max_seq_len"]) if ours else 0
+        # Linux's name for ARM's half-precision arithmetic; where nothing tells of it, the other form is right too.
+        halves = "asimdhp" in machine().get("features", "")
+        self._method = HALF if halves and HALF in contents.methods else FLOAT
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Answer a batch, row by row, at the length it comes in.
@@ -100,7 +105,7 @@ class ExecutorchSession:
         tensors = [torch.from_numpy(np.ascontiguousarray(row[name])) for name in INPUTS]
         try:
             with _hushed():
-                answers = module.forward(tensors)
+                answers = module.run_method(self._method, tensors)
         except RuntimeError as error:
             raise InputError(f"{self._path}: ExecuTorch refused the input: {_first_line(error)}") from error
         names = [spec.name for spec in self._contents.outputs]

@@ -20,6 +20,8 @@ SEAL = b"edgebert sha256:"
 SEAL_KEY = "edgebert.seal"
 
 BACKEND = "XnnpackBackend"
+# Methods of a file that edgebert made: for every processor, and for ARM cores with half-precision arithmetic.
+FLOAT, HALF = "forward", "forward_half"
 # ExecuTorch's scalar types, by the schema's names.
 DTYPES = {
     "BYTE": "uint8", "CHAR": "int8", "SHORT": "int16", "INT": "int32", "LONG": "int64", "HALF": "float16",
@@ -44,6 +46,7 @@ class Contents:
 
     Attributes:
         method: the entry point that facts are told of: `forward`, or the first one with inputs.
+        methods: all entry points.
         sealed: whether the file is whole and edgebert's own.
         inputs: of that method, named where the file names them.
         outputs: likewise.
@@ -62,6 +65,7 @@ class Contents:
     kernels: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     macs: tuple[int, int] = (0, 0)
+    methods: tuple[str, ...] = ()
     other: tuple[str, ...] = ()
     weights: tuple[Weight, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
@@ -140,6 +144,7 @@ class _File:
         names = {key: metadata[f"{key}_names"].split(",") for key in ("input", "output") if f"{key}_names" in metadata}
         return Contents(
             method=plan["name"],
+            methods=tuple(plan["name"] for plan in real),
             sealed=self.sealed,
             inputs=method.specs(plan["inputs"], names.get("input", []), "input"),
             outputs=method.specs(plan["outputs"], names.get("output", []), "output"),

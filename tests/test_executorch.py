@@ -16,6 +16,8 @@ from edgebert.exporters import executorch_weights as numbers
 from edgebert.models import MODELS, Model
 from edgebert.recipes import RECIPES, Recipe
 from edgebert.runtimes import executorch as runtime
+from edgebert.runtimes import executorch_file
+from edgebert.runtimes.devices.guest import machine
 from edgebert.runtimes.session import INPUTS, Spec
 
 pytestmark = pytest.mark.skipif(exporter.missing() is not None, reason=f"needs {exporter.missing()}")
@@ -199,6 +201,35 @@ def test_weights_told_are_weights_stored(exported, recipe: str) -> None:
     if recipe != "fp32":
         plain = exported(family, task, "fp32")[1].path.stat().st_size
         assert artifact.path.stat().st_size < plain
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("family", "task"), [*QUANTIZED, ("convbert", "sequence-classification")])
+def test_half_numbers_between_products_say_the_same(
+    exported, family: str, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The method for ARM cores with half arithmetic, on whatever this processor has for it."""
+    model, artifact = exported(family, task, "w8a8-dynamic")
+    float_session = runtime.open(artifact.path)
+    monkeypatch.setattr(runtime, "machine", lambda: {"features": "fp asimd asimdhp"})
+    session = runtime.open(artifact.path)
+    assert session._method == "forward_half"
+    for tokens in (16, 7, 1):
+        inputs = batch(tokens, seed=9)
+        try:
+            got = session.run(inputs)
+        except InputError as error:
+            pytest.skip(f"this processor has no half arithmetic: {error}")
+        for name, want in expected(model, inputs).items():
+            assert sqnr(want, got[name]) > FLOOR["w8a8-dynamic"]
+    assert float_session._method == ("forward_half" if "asimdhp" in machine().get("features", "") else "forward")
+
+
+@pytest.mark.parity
+def test_only_bytes_with_scales_found_at_run_time_have_a_half_method(exported) -> None:
+    for recipe in ("fp32", *FLOOR):
+        methods = executorch_file.load(exported("bert", "masked-lm", recipe)[1].path)[1].methods
+        assert methods == (("forward", "forward_half") if recipe == "w8a8-dynamic" else ("forward",))
 
 
 @pytest.mark.parity

@@ -148,8 +148,8 @@ def test_w8a8_is_int8_and_close(exported, family: str, task: str) -> None:
     assert facts.weight_bytes["int8"] == summed > matrices, "scales are counted"
     kinds = {op for op in facts.ops if op in WEIGHTED}
     depthwise = {"DEPTHWISE_CONV_2D"} if family == "convbert" else set()
-    # No CONV_2D: grouped layers are linear ones here, for their activation scale a token.
-    assert kinds - {"BATCH_MATMUL"} == {"EMBEDDING_LOOKUP", "FULLY_CONNECTED"} | depthwise
+    # An encoder's linear layers are convolutions, whose results may be in half precision; the head's are as they were.
+    assert kinds - {"BATCH_MATMUL"} == {"EMBEDDING_LOOKUP", "CONV_2D", "FULLY_CONNECTED"} | depthwise
     session.close()
 
 
@@ -264,10 +264,13 @@ def test_lowering_is_exact_and_leaves_the_original(family: str) -> None:
     model = visible(family, "masked-lm" if family == "bert" else "token-classification")
     before = copy.deepcopy(model)
     inputs = [torch.from_numpy(value) for value in batch(11).values()]
-    for form in (lowering.GroupedPointwise, lowering.SlicedLinears):
+    for form in (lowering.GroupedPointwise, lowering.SlicedLinears, lowering.TokenBlocks):
         lowered = lowering.tokens_before_channels(model, form)
         lowered = lowering.split_grouped_linears(lowering.separate_convolutions(lowered), form)
         lowered = lowering.look_positions_up(lowered, 16)
+        if form is lowering.TokenBlocks:
+            lowered = lowering.norms_in_half(lowering.linears_in_blocks(lowered))
+            assert not any(type(module) is torch.nn.Linear for module in lowered.encoder.modules())
         with torch.no_grad():
             for name, value in lowered(*inputs).items():
                 assert (value - before(*inputs)[name]).abs().max() < 5e-6
@@ -276,6 +279,28 @@ def test_lowering_is_exact_and_leaves_the_original(family: str) -> None:
         assert changed not in {type(module).__name__ for module in lowered.modules()}
     assert [type(m) for m in model.modules()] == [type(m) for m in before.modules()]
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("tokens", [1, 6, 8])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_linear_layer_over_blocks_of_tokens_is_the_same(tokens: int, groups: int) -> None:
+    weight, bias = torch.randn(6, 8 // groups), torch.randn(6)
+    x = torch.randn(2, tokens, 8)
+    parts = zip(x.chunk(groups, -1), weight.chunk(groups), bias.chunk(groups), strict=True)
+    want = torch.cat([part @ w.T + b for part, w, b in parts], -1)
+    assert (lowering.TokenBlocks(weight, bias, groups)(x) - want).abs().max() < 1e-5
+
+
+def test_norms_square_what_half_precision_holds() -> None:
+    model = lowering.norms_in_half(visible("bert", "base"))
+    seen: list[torch.Tensor] = []
+    given = (("encoder.embeddings.norm", 0.02), ("encoder.layers.0.norm", 300.0))
+    for name, size in given:
+        norm = model.get_submodule(name)
+        x = size * torch.randn(1, 4, 32)
+        assert (norm(x) - torch.nn.LayerNorm.forward(norm, x)).abs().max() < 1e-5
+        seen.append((x * norm.factor).var(-1, correction=0))
+    assert all(2**-14 < variance.min() and variance.max() < 65504 for variance in seen)
 
 
 def test_check_refuses_before_any_work() -> None:

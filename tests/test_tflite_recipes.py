@@ -112,6 +112,8 @@ def test_fp16_is_half_of_fp32_and_may_compute_in_half(tmp_path: Path) -> None:
     said = {name: runtime.open(tmp_path / name).facts().metadata for name in sizes}
     assert said["fp16"]["reduced_precision_support"] == "fp16accfp16"
     assert "reduced_precision_support" not in said["fp32"]
+    integers = export(visible("bert", "base"), "w8a8-dynamic", tmp_path / "int8")
+    assert runtime.open(integers.path).facts().metadata["reduced_precision_support"] == "fp16accfp16"
     assert said["fp32"]["description"].startswith("edgebert ")
 
 
@@ -130,7 +132,9 @@ def test_modules_kept_float_are_float_and_no_others(recipe: str, tmp_path: Path)
     facts = runtime.open(artifact.path).facts()
     found = {weight.name: weight for weight in facts.weights}
     assert found["encoder.layers.1.out.weight"].dtype == "float32"
-    assert found["encoder.layers.0.attention.key.weight/2"].shape == (8, 8), "a part of a grouped layer"
+    # A grouped layer is one convolution, or, for a static recipe, a linear layer for each group.
+    part, shape = ("", (32, 1, 1, 8)) if recipe == "w8a8-dynamic" else ("/2", (8, 8))
+    assert found[f"encoder.layers.0.attention.key.weight{part}"].shape == shape
     assert found["encoder.layers.0.out.weight"].dtype == "int8"
     assert answers(model, artifact.path) > (20 if recipe == "w8a8-dynamic" else 14)
 
@@ -159,8 +163,9 @@ def test_four_bits_in_blocks_where_they_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "task"),
     [
-        ("squeezebert", "question-answering"), ("rembert", "causal-lm"),
+        ("squeezebert", "question-answering"), ("rembert", "causal-lm"), ("convbert", "sequence-classification"),
         pytest.param("convbert", "base", marks=pytest.mark.slow),
+        pytest.param("rembert", "sequence-classification", marks=pytest.mark.slow),
         pytest.param("bert", "multiple-choice", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
@@ -168,7 +173,9 @@ def test_layers_that_the_converter_never_saw_are_right(
     family: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     depths, stand_in = [], tflite_graph._stand_in
-    monkeypatch.setattr(tflite_graph, "_stand_in", lambda model, depth: depths.append(depth) or stand_in(model, depth))
+    monkeypatch.setattr(
+        tflite_graph, "_stand_in", lambda model, depth, *rest: depths.append(depth) or stand_in(model, depth, *rest)
+    )
     model = visible(family, task, num_hidden_layers=5)
     artifact = export(model, "fp32", tmp_path / "m.tflite")
     assert depths == [3 if family in ("rembert", "convbert") else 2]

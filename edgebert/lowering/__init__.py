@@ -21,11 +21,13 @@ from edgebert.lowering.grouped import (
     split_grouped_linears,
     tokens_before_channels,
 )
+from edgebert.lowering.half import TokenBlocks, linears_in_blocks, norms_in_half
+from edgebert.lowering.keys import scale_keys
 from edgebert.lowering.last_layer import first_token_only
 
 __all__ = [
     "GroupedForm", "GroupedPointwise", "PositionLookup", "SeparableTokens", "SlicedLinears",
-    "avoid_token_slices", "channels_before_tokens", "duplicate", "first_token_only",
-    "look_positions_up", "separate_convolutions", "split_grouped_linears", "tokens_before_channels",
-    "trim_positions",
+    "TokenBlocks", "avoid_token_slices", "channels_before_tokens", "duplicate", "first_token_only",
+    "linears_in_blocks", "look_positions_up", "norms_in_half", "scale_keys", "separate_convolutions",
+    "split_grouped_linears", "tokens_before_channels", "trim_positions",
 ]  # fmt: skip

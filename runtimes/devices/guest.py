@@ -142,7 +142,7 @@ class _Executorch:
         self._metas = {name: self._module.method_meta(name) for name in self._module.method_names()}
         # Methods without inputs are constants that describe the file.
         sizes = {name: length_of(s for _, _, s in self._specs(name)) for name in self._metas if self._specs(name)}
-        whole = "forward_half" if "forward_half" in sizes and has_half() else "forward"
+        whole = "forward_half" if "forward_half" in sizes and "asimdhp" in machine().get("features", "") else "forward"
         self.entry = nearest({whole: sizes[whole]} if whole in sizes else sizes, self._job["length"])
 
     def _specs(self, method: str) -> Specs:
@@ -166,8 +166,7 @@ def bare_torch() -> Any:
     ExecuTorch's bindings know `torch.Tensor` by its name; a class over the C++ base, made known to the libraries under
     the variable that torch itself sets, is all they ask of Python.
     """
-    folder = places("torch")[0]
-    stub = types.ModuleType("torch")
+    folder, stub = places("torch")[0], types.ModuleType("torch")
     stub.__path__ = [folder]
     sys.modules["torch"] = stub
     native = importlib.import_module("torch._C")
@@ -199,17 +198,6 @@ def places(package: str) -> list[str]:
 def length_of(shapes: Any) -> int:
     """The token axis: axis 1 of the first shape of rank 2, 0 where there is none."""
     return next((int(shape[1]) for shape in shapes if len(shape) == 2), 0)
-
-
-def has_half() -> bool:
-    """Whether this is an ARM core with half-precision arithmetic; others compute it slowly, or not at all."""
-    if platform.machine() not in ("aarch64", "arm64"):
-        return False
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            return "asimdhp" in file.read()
-    except OSError:
-        return sys.platform == "darwin"  # every Apple M1 and later has it
 
 
 def nearest(sizes: dict[str, int], length: int | None) -> str:
