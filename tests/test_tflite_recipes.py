@@ -197,10 +197,10 @@ def test_a_parameter_that_the_graph_lacks_stops_the_export(tmp_path: Path, monke
     recognize: Callable[..., object] = tflite_graph._source
 
     def blind(numbers: np.ndarray, shape: tuple[int, ...], arrays: dict[str, np.ndarray]) -> object:
-        return recognize(numbers, shape, {name: a for name, a in arrays.items() if "down.weight" not in name})
+        return recognize(numbers, shape, {name: a for name, a in arrays.items() if "down.conv.weight" not in name})
 
     monkeypatch.setattr(tflite_graph, "_source", blind)
-    with pytest.raises(ConversionFailed, match=r"2 parameters are not in the converted graph: .*0\.down\.weight"):
+    with pytest.raises(ConversionFailed, match=r"2 parameters are not in the converted graph: .*0\.down\.conv\.weight"):
         export(visible("bert", "base"), "w8a8-dynamic", tmp_path / "m.tflite")
     assert list(tmp_path.iterdir()) == []
 
