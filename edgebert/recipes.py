@@ -68,7 +68,7 @@ TARGET_RECIPES: dict[str, tuple[str, ...]] = {
 
 # Why a target does not take a recipe, and what to use in its place.
 NOT_TAKEN: dict[tuple[str, str], str] = {
-    ("executorch", "fp16"): "XNNPACK's half precision needs half inputs from end to end; use w8a8-dynamic.",
+    ("executorch", "fp16"): "half precision is slow where a processor lacks it; use w8a8-dynamic, which chooses.",
     ("executorch", "w8"): "XNNPACK multiplies 8-bit weights with 8-bit activations only; use w8a8-dynamic.",
     ("executorch", "w4"): "XNNPACK multiplies 4-bit weights with 8-bit activations here; use w4a8-dynamic.",
     ("tflite", "w4"): "LiteRT's 4-bit kernels take 8-bit activations; use w4a8-dynamic.",

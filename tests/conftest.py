@@ -62,6 +62,8 @@ def plug(server: Path) -> Iterator[Plug]:
         for name, value in changed.items():
             setattr(phones[-1], name, value)
         subprocess.run(["adb", "connect", phones[-1].serial], capture_output=True, timeout=60)
+        # A busy machine is not done shaking hands by then.
+        subprocess.run(["adb", "-s", phones[-1].serial, "wait-for-device"], capture_output=True, timeout=60)
         return phones[-1]
 
     yield plugged
