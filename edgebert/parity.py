@@ -37,7 +37,7 @@ FLOAT = Tolerance(80.0, 1.0, "float32 in another order of summation; seen 105 to
 # Trained weights are harder than random ones, for a few of their channels are far larger than the rest. Seen on
 # all-MiniLM-L6-v2, a trained BERT, over all its hidden states: 24.1 dB in LiteRT and 16.9 dB in ONNX Runtime.
 PER_TOKEN = Tolerance(
-    18.0, 0.97, "8 bits with an activation scale for each token or four; trained models 24 to 36 dB, random 30 to 40"
+    18.0, 0.97, "8 bits with an activation scale for each token or four; trained models 21 to 36 dB, random 30 to 40"
 )
 PER_TENSOR = Tolerance(
     14.0, 0.97, "8 bits with one activation scale for all tokens; trained models 17 dB, random 30 to 40"
