@@ -167,24 +167,21 @@ def test_an_interrupt_leaves_nothing(plug: Plug, root: Path, server: Path, tmp_p
     phone = plug(root)
     path = onnx_file(tmp_path / "a.onnx")
     code = f"""
+import signal
 from pathlib import Path
 from edgebert.runtimes.devices.adb import Adb
 from edgebert.runtimes.devices.device import Job
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background work starts without
 Adb("adb", None, lambda line: print(line, flush=True)).measure(Job(Path({str(path)!r}), runs=1_000_000))
 """
-    call = [sys.executable, "-X", "faulthandler", "-c", code]
+    call = [sys.executable, "-c", code]
     # A group of its own, all of which a terminal's Ctrl-C reaches.
     process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     assert next(line for line in process.stdout if line.startswith("running"))
     time.sleep(1.5)
     os.killpg(process.pid, signal.SIGINT)
-    try:
-        told = process.communicate(timeout=60)[1]
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGABRT)
-        raise AssertionError(process.communicate(timeout=10)[1]) from None
-    assert "KeyboardInterrupt" in told
+    assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
     assert (left(phone), here(server)) == ([], [])
 
 
