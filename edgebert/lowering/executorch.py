@@ -1,25 +1,12 @@
 """Rewrites that only XNNPACK's delegate in ExecuTorch asks for: it knows no slice of a free token axis."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgebert.lowering.copies import duplicate
-from edgebert.models import bert, convbert
+from edgebert.lowering.keys import ScaledKeysMixedAttention, scale_keys
+from edgebert.models import convbert
 from edgebert.models.family import Model
-
-
-class ScaledAttention(bert.Attention):
-    """BERT's attention whose keys are made already divided by the root of the head's width."""
-
-    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Attend from the tokens `asked` (B, A, C) to (B, T, C); `mask` is added to the scores (B, H, A, T)."""
-        query, key, value = self.split(self.query(asked)), self.split(self.key(x)), self.split(self.value(x))
-        context = torch.softmax(query @ key.transpose(-1, -2) + mask, dim=-1) @ value  # (B, H, A, D)
-        out: Tensor = self.out(context.transpose(1, 2).reshape(asked.shape))
-        return out
 
 
 class Shift(nn.Module):
@@ -46,17 +33,10 @@ class Shift(nn.Module):
         return moved.permute(0, 2, 3, 1)[:, 0]
 
 
-class ShiftedMixedAttention(convbert.MixedAttention):
+class ShiftedMixedAttention(ScaledKeysMixedAttention):
     """ConvBERT's attention with scaled keys, its windows moved by convolutions instead of slices."""
 
     shifts: nn.ModuleList
-
-    def attend(self, x: Tensor, query: Tensor, mask: Tensor) -> Tensor:
-        """The self-attention half: (B, T, C) to (B, T, H, D)."""
-        queries, keys = self.split(query).transpose(1, 2), self.split(self.key(x)).transpose(1, 2)
-        values = self.split(self.value(x)).transpose(1, 2)
-        scores = queries @ keys.transpose(-1, -2) + mask  # (B, H, T, T)
-        return (torch.softmax(scores, dim=-1) @ values).transpose(1, 2)
 
     def convolve(self, x: Tensor, query: Tensor) -> Tensor:
         """The convolution half: each token's own kernel over its span, (B, T, C) to (B, T, H, D)."""
@@ -86,35 +66,15 @@ def avoid_token_slices(model: Model) -> Model:
 
     The root of the head's width goes into the weights of the keys, which spares a pass over all scores.
     """
-    lowered = duplicate(model)
-    kinds: dict[type[nn.Module], type[nn.Module]] = {
-        bert.Attention: ScaledAttention,
-        convbert.MixedAttention: ShiftedMixedAttention,
-    }
+    lowered = scale_keys(model)
     shifts: nn.ModuleList | None = None  # all layers share them
     for module in list(lowered.modules()):
         if isinstance(module, convbert.Summary) and module.kind == "last":
             module.__class__ = LastToken
             module.shift = Shift(2, 1)
-        if type(module) is convbert.MixedAttention:
+        if type(module) is ScaledKeysMixedAttention:
             reach, channels = module.kernel // 2, module.value.weight.shape[0]
             shifts = shifts or nn.ModuleList(Shift(channels, by) for by in range(-reach, reach + 1))
+            module.__class__ = ShiftedMixedAttention  # the same parts, another order of work
             module.shifts = shifts
-        if type(module) in kinds:
-            module.__class__ = kinds[type(module)]  # the same parts, another order of work
-            key, heads = module.get_submodule("key"), int(module.n_heads)  # type: ignore[arg-type]
-            _scale(key, 1 / math.sqrt(_outputs(key) // heads))
     return lowered.eval()
-
-
-def _outputs(projection: nn.Module) -> int:
-    """How wide a projection's result is; a grouped one has parts."""
-    layers = [part for part in projection.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
-    return sum(part.weight.shape[0] for part in layers)
-
-
-def _scale(projection: nn.Module, factor: float) -> None:
-    """Multiply a projection's weights and biases."""
-    for part in projection.modules():
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            part.register_parameter(name, nn.Parameter(parameter.detach() * factor, requires_grad=False))

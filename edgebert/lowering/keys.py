@@ -42,15 +42,15 @@ def scale_keys(model: Model) -> Model:
     """Divide the weights of the keys' projections by the root of the head's width instead of the scores.
 
     Args:
-        model: one whose layers work on (B, T, C), its projections linear layers or made of such.
+        model: one whose layers work on (B, T, C), its projections linear layers or 1x1 convolutions, or made of such.
     """
     lowered = duplicate(model)
     for module in list(lowered.modules()):
         if type(module) in FORMS:
             key, heads = module.get_submodule("key"), int(module.n_heads)  # type: ignore[arg-type]
             module.__class__ = FORMS[type(module)]  # the same parts, another order of work
-            layers = [part for part in key.modules() if isinstance(part, nn.Linear)]
-            factor = math.sqrt(heads / sum(layer.out_features for layer in layers))
+            layers = [part for part in key.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+            factor = math.sqrt(heads / sum(layer.weight.shape[0] for layer in layers))
             for layer in layers:
                 for name, parameter in list(layer.named_parameters()):
                     layer.register_parameter(name, nn.Parameter(parameter.detach() * factor, requires_grad=False))
