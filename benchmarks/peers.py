@@ -7,7 +7,7 @@ The ecosystems' own ways start at transformers' `AutoModel` (the encoder with it
 128 tokens: torch.onnx with onnxruntime's `quantize_dynamic`, optimum-onnx, litert-torch with ai-edge-quantizer, and
 ExecuTorch's XNNPACK partitioner and quantizer. Weights are random, and the same on both sides. Each file is held to
 torch's float32 answers, on the simulated phone itself. On `host` a model's files of one runtime and precision are timed
-in turn, A B A B, on one core.
+in turn, A B A B, on one core, and each is started in processes of its own, see `start.py`.
 
 The work folder gets the files, `peers.json`, `peers.md` and `peers-<device>.png`. A run that was ended goes on where it
 was; results that are kept there from other selections stay in the table. A file that cannot be made or run is a row
@@ -26,12 +26,14 @@ from peers_convert import MAKERS
 from peers_count import count, race, size
 from peers_files import MODELS, OURS, RECIPES, Failed, made, prepare
 from peers_table import draw, markdown
+from start import starts
 
 from edgebert.errors import EdgebertError
 from edgebert.profile import devices
 
 RUNTIMES = tuple(dict.fromkeys(how.runtime for how in MAKERS.values()))
 PHONES = ("pixel-4", "pixel-3")
+STARTS = 7  # of each file, on the host
 Row = dict[str, Any]
 
 
@@ -81,14 +83,16 @@ def race_all(work: Path, rows: list[Row], rounds: int) -> None:
     for group, files in groups.items():
         print(f"{' '.join(group)}: {', '.join(row['maker'] for row in files)} in turn on this host", flush=True)
         try:
-            told = race([work / row["path"] for row in files], work / group[0] / "inputs.npz", rounds)
+            paths, inputs = [work / row["path"] for row in files], work / group[0] / "inputs.npz"
+            told = race(paths, inputs, rounds)
+            begun = starts([(path, "") for path in paths], inputs, STARTS)
         except RuntimeError as error:
             print(f"{' '.join(group)}: {error}", flush=True)
             for row in files:
                 row["reason"] = f"on the host: {error}"
             continue
-        for row, one in zip(files, told, strict=True):
-            row["devices"]["host"] = one
+        for row, one, first in zip(files, told, begun, strict=True):
+            row["devices"]["host"] = one | first
 
 
 def merged(old: list[Row], new: list[Row]) -> list[Row]:

@@ -93,7 +93,7 @@ def race(models: Sequence[Path], inputs: Path, rounds: int) -> list[dict[str, fl
     """Time files of one runtime on one core of this host, one inference of each in turn, in a process of its own.
 
     Returns:
-        For each file the medians: load_ms, first_ms and median_ms of the inferences in turn.
+        For each file median_ms, of the inferences in turn.
 
     Raises:
         RuntimeError: the process ended early; the message is its last line.

@@ -295,6 +295,24 @@ def test_ids_outside_their_tables_are_refused(exported) -> None:
         assert session.run(batch(8))["logits"].shape == (4, 8, 120), "a refused input leaves the session usable"
 
 
+@pytest.mark.parity
+def test_the_file_is_mapped_and_must_not_change_before_it_is(exported, tmp_path: Path) -> None:
+    """Weights that are read into memory instead would be the process' own, twice: see ExecutorchSession."""
+    path = tmp_path / "m.pte"
+    path.write_bytes(exported("bert", "masked-lm", "w8a8-dynamic")[1].path.read_bytes())
+    session = runtime.open(path)
+    session.run(batch(8))
+    maps = Path("/proc/self/maps")
+    if maps.is_file():  # elsewhere than on Linux nothing tells
+        assert f"{path.resolve()}\n" in maps.read_text()
+        session.close()
+        assert f"{path.resolve()}\n" not in maps.read_text()
+    waiting = runtime.open(path)
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(InputError, match=r"m\.pte: it has changed since it was opened"):
+        waiting.run(batch(8))
+
+
 @pytest.mark.parametrize("family", list(MODELS))
 def test_lowering_is_exact_and_leaves_the_original(family: str) -> None:
     model = visible(family, "multiple-choice")

@@ -158,7 +158,8 @@ def test_interface_and_facts(exported):
     assert facts.delegation is None
     assert facts.nodes == sum(facts.ops.values())
     assert "Conv" not in facts.ops
-    assert facts.ops["MatMulInteger"] == 2 * (5 * 4 + 1) + 1  # five projections in four groups, one whole, a head
+    # Five projections in four groups and one whole in each of two layers, and a head.
+    assert facts.ops["MatMulIntegerToFloat"] == 2 * (5 * 4 + 1) + 1
     assert facts.file_bytes == path.stat().st_size > sum(facts.weight_bytes.values())
 
 

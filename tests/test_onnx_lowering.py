@@ -80,6 +80,19 @@ def test_scaled_keys_answer_the_same(family, task):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("family", FAMILIES)
+def test_masks_are_widened_once(family):
+    # One token asks in the last layer of a classifier, though not in ConvBERT's; a causal mask has that shape already.
+    other = {"convbert": ("sequence-classification", 2), "rembert": ("causal-lm", 0)}
+    for task, layers in (("base", 2), other.get(family, ("sequence-classification", 1))):
+        proto = rewritten(family, task, rewrites.masks_for_all_tokens)
+        widened = [node.output[0] for node in proto.graph.node if node.op_type == "Expand"]
+        assert len(widened) == min(layers, 1)
+        assert sum(name in widened for node in proto.graph.node for name in node.input) == layers
+        assert largest_difference(family, task, proto) < 1e-5
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("family", FAMILIES)
 def test_norms_by_instance_are_layer_norms(family):
     for task in ("base", "sequence-classification"):  # the last layer of the second has one token
         proto = rewritten(family, task, rewrites.norms_by_instance)

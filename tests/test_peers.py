@@ -1,22 +1,36 @@
 """The comparison with peers: which files are asked for, what the table says of them, and what texts cost."""
 
 import argparse
+import importlib
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgebert.models import Model
+from edgebert.models.squeezebert import SQUEEZEBERT, SqueezeBertConfig
+from edgebert.runtimes import RUNTIMES
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
+import lowerings  # noqa: E402
 import peers  # noqa: E402
 import peers_count  # noqa: E402
 import peers_files  # noqa: E402
 import peers_table  # noqa: E402
+import start  # noqa: E402
 import text_lengths  # noqa: E402
+
+
+def operators(path: Path) -> dict[str, int]:
+    """What stands in a file, and how often."""
+    with closing(RUNTIMES["onnx"].open(path, 1)) as session:
+        return session.facts().ops
 
 
 def row(maker: str, ms: float | None = None, **more: Any) -> dict[str, Any]:
@@ -96,10 +110,41 @@ def test_files_are_timed_in_turn(tmp_path: Path) -> None:
     files = [onnx_product(tmp_path / f"{quantized}.onnx", quantized) for quantized in (True, False)]
     told = peers_count.race(files, inputs, rounds=3)
     assert len(told) == 2
-    assert all(set(one) == {"load_ms", "first_ms", "median_ms"} for one in told)
+    assert all(one["median_ms"] > 0 for one in told)
     (tmp_path / "empty.onnx").touch()
     with pytest.raises(RuntimeError, match=r"empty\.onnx"):
         peers_count.race([tmp_path / "empty.onnx"], inputs, rounds=1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="needs Linux, which tells of a process' memory")
+def test_starts_tell_time_and_whether_the_file_is_mapped_or_copied(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("ai_edge_litert")
+    from foreign import onnx_product, tflite_file
+
+    mapped, _ = tflite_file(tmp_path / "a.tflite", signature=True)
+    copied = onnx_product(tmp_path / "a.onnx", quantized=False)
+    cache = tmp_path / "packed"
+    found = start.starts([(mapped, ""), (copied, ""), (mapped, str(cache))], None, turns=1)
+    assert all(set(one) == set(start.COLUMNS) for one in found)
+    assert all(one["load_ms"] > 0 for one in found)
+    assert all(one["start_ms"] == pytest.approx(one["load_ms"] + one["first_ms"]) for one in found)
+    assert found[0]["mapped_mb"] > 0
+    assert found[1]["mapped_mb"] == 0
+    assert cache.stat().st_size > 0
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(RuntimeError, match=r"empty\.onnx"):
+        start.starts([(tmp_path / "empty.onnx", "")], None, turns=1)
+
+
+def test_a_start_is_told_in_the_table_beside_the_peers() -> None:
+    begun = {"load_ms": 5.0, "first_ms": 95.0, "start_ms": 100.0, "own_mb": 40.0, "mapped_mb": 25.0}
+    rows = [row("edgebert"), row("torch.onnx")]
+    rows[0]["devices"]["host"] = {"median_ms": 50.0} | begun
+    rows[1]["devices"]["host"] = {"median_ms": 50.0} | begun | {"start_ms": 300.0, "mapped_mb": 0.0}
+    lines = peers_table.markdown(rows, ["host"]).removeprefix(peers_table.ABOUT).splitlines()
+    assert "| 50.0 | 1.00 | 5 | 95 | 100 | 1.00 | 40 | 25 |" in lines[2]
+    assert "| 300 | 3.00 | 40 | 0 |" in lines[3]
 
 
 @pytest.mark.parametrize("mean", text_lengths.MEANS)
@@ -124,3 +169,21 @@ def test_peers_of_a_runtime_are_read_from_the_table(tmp_path: Path) -> None:
     table.write_text(json.dumps([row("edgebert", 10.0), row("torch.onnx", 25.0), row("optimum-onnx")]))
     assert text_lengths.peers(table, "onnx", "bert", "int8", "pixel-4") == {"torch.onnx": 25e6}
     assert text_lengths.peers(table, "onnx", "bert", "fp32", "pixel-4") == {}
+
+
+@pytest.mark.parametrize(
+    ("target", "module", "name"), [(t, *place) for t, own in lowerings.LOWERINGS.items() for place in own]
+)
+def test_the_exporters_call_the_lowerings_by_these_names(target: str, module: str, name: str) -> None:
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_a_lowering_left_out_makes_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("trim_positions", "scale_keys", "first_token_only")
+    monkeypatch.setitem(lowerings.LOWERINGS, "onnx", tuple(("edgebert.lowering", name) for name in names))
+    model = Model(SQUEEZEBERT, SqueezeBertConfig.tiny(), "sequence-classification").random_init(0)
+    made = lowerings.files(tmp_path, model, "onnx", "w8a8-dynamic", length=16)
+    found = {name: operators(path) for name, path in made.items() if isinstance(path, Path)}
+    assert found.keys() == {"", *names}
+    assert found["trim_positions"] == found[""]  # fewer rows in a table, the same operators
+    assert found["scale_keys"] != found[""] != found["first_token_only"]

@@ -229,6 +229,16 @@ def test_bad_files_and_inputs_are_refused_in_one_line(exported, tmp_path: Path) 
     assert session.run(batch(8))["logits"].shape == (4, 8, 120), "a refused input leaves the session usable"
 
 
+@pytest.mark.parity
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="needs Linux, which tells what a process maps")
+def test_the_file_is_mapped_and_not_copied(exported) -> None:
+    path = exported("bert", "masked-lm", "w8a8-dynamic")[1].path.resolve()
+    session = runtime.open(path)
+    session.run(batch(8))
+    assert f"{path}\n" in Path("/proc/self/maps").read_text()
+    session.close()
+
+
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(InputError, match="cannot be read"):
