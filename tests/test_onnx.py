@@ -158,8 +158,10 @@ def test_interface_and_facts(exported):
     assert facts.delegation is None
     assert facts.nodes == sum(facts.ops.values())
     assert "Conv" not in facts.ops
-    # Five projections in four groups and one whole in each of two layers, and a head.
-    assert facts.ops["MatMulIntegerToFloat"] == 2 * (5 * 4 + 1) + 1
+    # In each of two layers queries, keys and values in four groups, whose inputs are quantized once for all three; two
+    # projections in four groups and one whole. And a head.
+    assert facts.ops["MatMulIntegerToFloat"] == 2 * 3 * 4
+    assert facts.ops["DynamicQuantizeMatMul"] == 2 * (2 * 4 + 1) + 1
     assert facts.file_bytes == path.stat().st_size > sum(facts.weight_bytes.values())
 
 
