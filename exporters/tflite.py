@@ -5,7 +5,8 @@ name, float32. The longest length comes first, so it is what tools that know no 
 
 Linear layers, convolutions and embedding tables are stored as the recipe says, in integers with a scale for each output
 channel, row or block of a row; what becomes of each operator is the table in `tflite_weights.py`. Biases, norms and a
-causal mask stay float. Depthwise convolutions always compute in float.
+causal mask stay float. Depthwise convolutions always compute in float. In `w8a8-static` the head's linear layers, and
+those whose outputs one scale cannot hold, find their scales at each call, see `tflite_ranges.py`.
 """
 
 import importlib.util
