@@ -9,6 +9,7 @@ Needs `pip install -e ".[all]"` and `edgebert device setup pixel`; a row takes a
 """
 
 import argparse
+import contextlib
 import importlib
 import sys
 from pathlib import Path
@@ -72,14 +73,12 @@ def files(work: Path, model: Model, target: str, recipe: str, length: int = LENG
         Name of the rewrite left out ("" for none) to the file, or to the reason why there is none.
     """
     made: dict[str, Path | str] = {}
+    whole = contextlib.nullcontext()
     for module, name in (("", ""), *LOWERINGS[target]):
         print(f"{target}: export without {name or 'leaving anything out'}", flush=True)
         path = work / f"{target}-{recipe}-{name or 'whole'}{SUFFIXES[target]}"
         try:
-            if name:
-                with mock.patch.object(importlib.import_module(module), name, lambda given, *_: given):
-                    EXPORTERS[target].export(model, RECIPES[recipe], (length,), path)
-            else:
+            with mock.patch.object(importlib.import_module(module), name, lambda given, *_: given) if name else whole:
                 EXPORTERS[target].export(model, RECIPES[recipe], (length,), path)
             made[name] = path
         except (EdgebertError, AssertionError, RuntimeError) as error:
