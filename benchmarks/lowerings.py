@@ -39,6 +39,7 @@ LOWERINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("edgebert.lowering", "split_grouped_linears"),
         ("edgebert.lowering", "norms_in_half"),
         ("edgebert.lowering", "linears_in_blocks"),
+        ("edgebert.lowering", "scale_keys"),
         ("edgebert.lowering", "first_token_only"),
         ("edgebert.lowering", "look_positions_up"),
     ),
@@ -62,6 +63,7 @@ LOWERINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("edgebert.lowering", "split_grouped_linears"),
         ("edgebert.lowering.executorch", "scale_keys"),
         ("edgebert.lowering", "first_token_only"),
+        ("edgebert.exporters.executorch", "keep_groups_apart"),
     ),
 }
 

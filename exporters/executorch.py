@@ -36,6 +36,7 @@ from edgebert import lowering, rounding
 from edgebert.artifact import Artifact, Stored
 from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
 from edgebert.exporters import executorch_file
+from edgebert.exporters.executorch_lowering import keep_groups_apart
 from edgebert.exporters.executorch_ops import Translator
 from edgebert.exporters.executorch_weights import BLOCK, Plan, Range, Weights, quantize
 from edgebert.models import Model
@@ -186,6 +187,7 @@ def _convert(model: Model, plan: Plan, longest: int) -> tuple[bytes, dict[str, S
     tokens = torch.export.Dim("tokens", min=1, max=max(longest, 3))
     names = list(model(*examples))
     program = torch.export.export(model, examples, dynamic_shapes=({1: tokens},) * len(INPUTS), strict=False)
+    keep_groups_apart(program.graph)
     forms = {FLOAT: Translator(program, plan, longest)}
     if plan.recipe.weight_bits == 8 and not plan.recipe.static:
         forms[HALF] = Translator(program, plan, longest, half=True)  # see `Translator.linear`

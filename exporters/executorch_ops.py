@@ -197,7 +197,10 @@ class Translator:
         parts, index = node.args
         source, _, dim = parts.args
         shape, axis = self.four(node), self.axis(source, dim)
-        return self.graph.slice(self.get(source), axis, index * shape[axis], shape[axis])
+        value = self.get(source)
+        if all(self.in_half(user) for user in node.users):
+            value = self.graph.half(value)  # once, and half as many bytes to copy
+        return self.graph.slice(value, axis, index * shape[axis], shape[axis])
 
     def concatenate(self, node: Any) -> Value:
         """Parts joined along an axis."""
@@ -301,6 +304,15 @@ class Translator:
         name, values = self.parameter(node)
         return self.graph.weights(Weights(name, "fp32", values.shape, values.astype(np.float32)))
 
+    def mode(self, linear: Any) -> str:
+        """How the plan wants a linear layer."""
+        aliases = self.aliases[self.names[linear.args[1].name]]
+        return self.plan.mode(*(alias.rpartition(".")[0] for alias in aliases))
+
+    def in_half(self, node: Any) -> bool:
+        """Whether this is a linear layer that takes half numbers."""
+        return self.halves and str(node.target) == "aten.linear.default" and self.mode(node) == "rows"
+
     def linear(self, node: Any, shape: Shape | None = None) -> Value:
         """A linear layer; `shape` makes it an output of the graph.
 
@@ -312,9 +324,9 @@ class Translator:
         if shape:
             x = self.graph.reshape(x, (*shape[:-1], x.shape[-1]))
         name, matrix = self.parameter(node.args[1])
-        mode = self.plan.mode(*(alias.rpartition(".")[0] for alias in self.aliases[name]))
+        mode = self.mode(node)
         bits = 8 if name in self.tables else self.plan.recipe.weight_bits
-        half = self.halves and mode == "rows" and not shape
+        half = self.in_half(node) and not shape
         kind, flags = "fp16" if half else "fp32", EXTERNAL_OUTPUT if shape else 0
         out = self.graph.value(shape or (*x.shape[:-1], len(matrix)), kind, flags=flags)
         x = self.graph.half(x) if half else self.graph.floats(x)

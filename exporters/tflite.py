@@ -187,7 +187,7 @@ def lower(model: Model, recipe: Recipe, longest: int) -> Model:
     if recipe.name in IN_HALF:
         lowered = lowering.norms_in_half(lowered)
         lowered = lowering.linears_in_blocks(lowered) if recipe.quantized else lowered
-    lowered = lowering.first_token_only(lowered)
+    lowered = lowering.first_token_only(lowering.scale_keys(lowered))
     # Position rows are constants of every length otherwise, and stay float32.
     return lowering.look_positions_up(lowered, longest) if recipe.weight_bits < 32 else lowered
 

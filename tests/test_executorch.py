@@ -13,6 +13,7 @@ from edgebert.artifact import Artifact
 from edgebert.errors import ConversionFailed, InputError, Unsupported
 from edgebert.exporters import executorch as exporter
 from edgebert.exporters import executorch_weights as numbers
+from edgebert.exporters.executorch_lowering import keep_groups_apart
 from edgebert.models import MODELS, Model
 from edgebert.recipes import RECIPES, Recipe
 from edgebert.runtimes import executorch as runtime
@@ -323,6 +324,26 @@ def test_lowering_is_exact_and_leaves_the_original(family: str) -> None:
         assert (lowered(*inputs)["logits"] - before(*inputs)["logits"]).abs().max() < 1e-5
     assert [type(m) for m in model.modules()] == [type(m) for m in before.modules()]
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("family", "groups"), [("squeezebert", 4), ("convbert", 2)])
+def test_groups_stay_apart_in_the_feed_forward(family: str, groups: int) -> None:
+    model = exporter.lower(visible(family, "base"), RECIPES["w8a8-dynamic"], 16)
+    inputs = tuple(torch.from_numpy(value) for value in batch(11).values())
+    program = torch.export.export(model, inputs, strict=False)
+
+    def count(op: str) -> int:
+        program.graph.eliminate_dead_code()
+        return sum(str(node.target) == f"aten.{op}.default" for node in program.graph.nodes)
+
+    before = {op: count(op) for op in ("cat", "chunk", "gelu")}
+    wanted = program.module()(*inputs)
+    keep_groups_apart(program.graph)
+    program.graph_module.recompile()
+    assert count("gelu") == groups * before["gelu"]
+    assert [before[op] - count(op) for op in ("cat", "chunk")] == [before["gelu"]] * 2
+    for name, value in program.module()(*inputs).items():
+        assert torch.equal(value, wanted[name])
 
 
 @pytest.mark.parity
