@@ -1,5 +1,6 @@
 """The table and the picture of a comparison: each row a file, edgebert's first, and its peers' against it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,11 @@ def draw(rows: Sequence[dict[str, Any]], device: str, path: Path) -> None:
 
     key = "median_ms" if device == "host" else "ms"
     models = list(dict.fromkeys(row["model"] for row in rows))
-    figure = Figure(figsize=(12, 1.2 + 0.24 * max(4, len(rows)) / min(2, len(models))), layout="constrained")
+    most = max(4, *Counter(row["model"] for row in rows).values())
+    down = (len(models) + 1) // 2
+    figure = Figure(figsize=(12, down * (1.2 + 0.24 * most)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots((len(models) + 1) // 2, min(2, len(models)), squeeze=False).flatten()
+    panels = figure.subplots(down, min(2, len(models)), squeeze=False).flatten()
     for panel in panels[len(models) :]:
         panel.set_visible(False)
     for panel, model in zip(panels, models, strict=False):

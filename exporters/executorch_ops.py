@@ -317,8 +317,8 @@ class Translator:
         """A linear layer; `shape` makes it an output of the graph.
 
         With half numbers in and out, XNNPACK quantizes by vectors and multiplies by its own kernel. With floats it
-        calls KleidiAI's, which quantizes value by value. A SqueezeBERT-base takes 424 M instructions on a Cortex-A76,
-        28 M of them scalar, and 737 M, 164 M scalar, with floats; GELU and attention go twice as fast too.
+        calls KleidiAI's, which quantizes value by value. A SqueezeBERT-base takes 419 M instructions on a Cortex-A76,
+        27 M of them scalar, and 737 M, 164 M scalar, with floats; GELU and attention go twice as fast too.
         """
         x = self.get(node.args[0])
         if shape:

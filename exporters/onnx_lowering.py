@@ -60,7 +60,7 @@ def _ones_and_zeros(graph: Rewriter, node: Any, single: bool) -> tuple[Any, Any]
 def keep_groups_apart(graph: Rewriter) -> None:
     """Let the groups of a feed-forward stay apart between its projections: no Concat before Gelu, and no Split after.
 
-    0.4 M instructions a layer, all of them copies.
+    4.5 M instructions in SqueezeBERT-base's classifier, all of them copies.
     """
     for split in list(graph.graph):
         act = split.inputs[0].producer() if split.op_type == "Split" else None
@@ -102,7 +102,8 @@ def masks_for_all_tokens(graph: Rewriter) -> None:
     """Make of the mask (B, 1, 1, T) one for each token, (B, 1, T, T), that all layers add to their scores.
 
     Add sets out anew for each stretch of numbers, which is a head's scores then, not a token's: 0.43 M instructions for
-    0.66 M over the scores of 12 heads. A mask that hides what comes after a token has that shape already.
+    0.66 M over the scores of 12 heads, 2.5 M in SqueezeBERT-base's classifier. A mask that hides what comes after a
+    token has that shape already.
     """
     wide: dict[Any, Any] = {}
     for node in list(graph.graph):

@@ -40,14 +40,21 @@ class PositionLookup(nn.Module):
 
 
 def look_positions_up(model: Model, longest: int) -> Model:
-    """Make the position table a lookup, so that it is stored once for all lengths and quantized like the word table."""
+    """Make the position table a lookup, so that it is stored once for all lengths and quantized like the word table.
+
+    For size, not for speed: 0.29 MB less for 128 tokens of 768 channels, and as much in proportion for every other
+    length, against 1.4 M of 371.5 M instructions.
+    """
     lowered = duplicate(model)
     lowered.encoder.embeddings = PositionLookup(_embeddings(lowered), longest)
     return lowered.eval()
 
 
 def trim_positions(model: Model, longest: int) -> Model:
-    """Drop the rows of the position table that no sequence of up to `longest` tokens reads."""
+    """Drop the rows of the position table that no sequence of up to `longest` tokens reads.
+
+    0.3 MB of int8 for 128 of 512 positions of 768 channels.
+    """
     lowered = duplicate(model)
     embeddings = _embeddings(lowered)
     embeddings.position = _first_rows(embeddings.position, longest)

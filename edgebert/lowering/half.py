@@ -21,7 +21,7 @@ class TokenBlocks(nn.Module):
     convolution quantizes each entry of its batch with a scale of its own: so that an outlier coarsens four tokens and
     not all, four are one entry. The embedded default is 28 dB from torch so, 23 with all tokens as one entry, 33 with
     a scale for each token of each group. SqueezeBERT-base in int8, encoder, 128 tokens, instructions on a Cortex-A76:
-    0.589 G with a fully connected layer for each group, 0.401 G so; BERT-base 1.210 G as others convert it, 0.977 G so.
+    0.589 G with a fully connected layer for each group, 0.400 G so; BERT-base 1.210 G as others convert it, 0.976 G so.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, groups: int) -> None:
@@ -61,7 +61,10 @@ class HalfNorm(nn.LayerNorm):
 
 
 def linears_in_blocks(model: Model) -> Model:
-    """Make every linear layer of an encoder a convolution over blocks of tokens; the head's stay as they are."""
+    """Make every linear layer of an encoder a convolution over blocks of tokens; the head's stay as they are.
+
+    SqueezeBERT has one a layer without groups: its classifier takes 371.5 M instructions for 386.1 M.
+    """
     lowered = duplicate(model)
     for parent in list(lowered.encoder.modules()):
         for name, child in parent.named_children():
@@ -71,7 +74,10 @@ def linears_in_blocks(model: Model) -> Model:
 
 
 def norms_in_half(model: Model) -> Model:
-    """Let every norm square numbers that fit into half precision."""
+    """Let every norm square numbers that fit into half precision.
+
+    For accuracy, see HalfNorm: the products with the factors are 1.0 M of 371.5 M instructions.
+    """
     lowered = duplicate(model)
     for name, module in lowered.named_modules():
         if type(module) is nn.LayerNorm:
