@@ -99,9 +99,11 @@ def merged(old: list[Row], new: list[Row]) -> list[Row]:
     """Rows of an earlier run with those of this one in their places; devices that were not asked for now are kept."""
     known = {_key(row): row for row in old}
     for row in new:
-        before = known.get(_key(row), {})
-        same = before.get("bytes") == row.get("bytes") and "path" in row
-        known[_key(row)] = row | {"devices": (before["devices"] if same else {}) | row["devices"]}
+        before = known.get(_key(row), {"devices": {}})
+        if before.get("bytes") != row.get("bytes") or "path" not in row:
+            before = {"devices": {}}
+        kept = {key: before[key] for key in ("max_abs", "sqnr_db", "compared") if key in before}
+        known[_key(row)] = kept | row | {"devices": before["devices"] | row["devices"]}
     order = list(MODELS), list(RECIPES), list(RUNTIMES), [OURS, *MAKERS]
     return sorted(
         known.values(), key=lambda row: [names.index(part) for names, part in zip(order, _key(row), strict=True)]
