@@ -104,7 +104,10 @@ def export(
         if recipe.weight_bits == 4 and samples:
             plan = replace(plan, rounded=_round(lowered, plan, samples, longest))
         # Only now, for samples tell more of the last layer's numbers by all their tokens.
-        content, weights = _convert(lowering.first_token_only(lowered), plan, longest)
+        lowered = lowering.first_token_only(lowered)
+        if recipe.weight_bits == 8 and not recipe.static:
+            lowered = lowering.query_inputs(lowered, lowering.SlicedLinears)
+        content, weights = _convert(lowered, plan, longest)
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(content)

@@ -334,7 +334,7 @@ class Translator:
             return self.fixed(x, name, matrix, matrix.shape, node, out, self.graph.linear)
         stored = Weights(name, "fp32", matrix.shape, matrix) if mode == "float" else self.rounded(name, matrix, bits)
         fed = x if mode == "float" else self.graph.rows(x)
-        return self.graph.linear(fed, self.graph.weights(stored), self.bias(node.args[2]), out)
+        return self.graph.linear(fed, self.graph.weights(stored), self.bias((*node.args, None)[2]), out)
 
     def rounded(self, name: str, matrix: np.ndarray, bits: int) -> Weights:
         """A matrix in integers, those chosen beforehand if there are any."""

@@ -132,6 +132,8 @@ def lower(model: Model, recipe: Recipe, longest: int) -> Model:
         # The scores come from a product in half precision, which a division would follow as an operator of its own.
         lowered = lowering.scale_keys(lowered)
     lowered = lowering.first_token_only(lowered)
+    if recipe.quantized:
+        lowered = lowering.query_inputs(lowered, lowering.SlicedLinears)
     return _halved(lowered) if recipe.weight_bits == 16 else lowered
 
 

@@ -39,6 +39,9 @@ NEEDS = ("litert_torch", "ai_edge_litert", "flatbuffers")
 # Recipes whose files ask for half precision, which processors without it leave alone; see `edgebert.lowering.half`.
 IN_HALF = ("fp16", "w8a8-dynamic")
 
+# Projections that are joined, unless some of them are to stay float.
+PROJECTIONS = (".query", ".key", ".value")
+
 # A flatbuffer addresses itself with signed 32-bit offsets: https://flatbuffers.dev/internals/
 FILE_LIMIT = 2**31 - 1
 # What a graph adds to its weights: 60 to 100 KB a layer and length were seen, names of tensors for the most part.
@@ -106,7 +109,7 @@ def export(
         raise InputError(
             f"{recipe.name} finds its scales on sample texts; give some (--calibration), or choose another."
         )
-    lowered = lower(model, recipe, ascending[-1])
+    lowered = lower(model, recipe, ascending[-1], keep_float)
     origin = origins(model, lowered)
     part = path.with_name(path.name + ".part")
     descriptor, log = tempfile.mkstemp(prefix="edgebert-tflite-", suffix=".log")
@@ -117,7 +120,7 @@ def export(
                 draft = draw(lowered, ascending)
                 stage = "writing the weights"
                 ranges = find_ranges(lowered, samples, ascending[-1]) if recipe.static else {}
-                floats = {name for name, own in origin.items() if _kept(model, own, keep_float)}
+                floats = {name for name, own in origin.items() if any(_kept(model, one, keep_float) for one in own)}
                 rounded = _rounded(lowered, samples, ascending[-1]) if recipe.weight_bits == 4 and samples else {}
                 write_weights(draft, recipe.name, dict(lowered.named_parameters()), floats, ranges, rounded)
                 name_constants(draft, origin)
@@ -173,23 +176,29 @@ def _ascending(lengths: tuple[int, ...], positions: int) -> tuple[int, ...]:
     return tuple(sorted(set(lengths)))
 
 
-def lower(model: Model, recipe: Recipe, longest: int) -> Model:
+def lower(model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str] = ()) -> Model:
     """The exact rewrites this target gains from; see edgebert/lowering for what each does."""
+    in_half = recipe.name in IN_HALF
     # In float a grouped convolution is the quicker one, in int8 a linear layer for each group the more accurate one.
     grouped: lowering.GroupedForm = lowering.SlicedLinears if recipe.quantized else lowering.GroupedPointwise
-    if recipe.quantized and recipe.name in IN_HALF:
+    if recipe.quantized and in_half:
         grouped = lowering.TokenBlocks
     # A quarter of the transposes.
     lowered = lowering.tokens_before_channels(model, grouped)
     lowered = lowering.separate_convolutions(lowered)
     # A scale for each output, where the batched product would get one for each column of all groups together.
     lowered = lowering.split_grouped_linears(lowered, grouped)
-    if recipe.name in IN_HALF:
-        lowered = lowering.norms_in_half(lowered)
-        lowered = lowering.linears_in_blocks(lowered) if recipe.quantized else lowered
-    lowered = lowering.first_token_only(lowering.scale_keys(lowered))
-    # Position rows are constants of every length otherwise, and stay float32.
-    return lowering.look_positions_up(lowered, longest) if recipe.weight_bits < 32 else lowered
+    # A pass less over all numbers at each norm, and in half precision another.
+    lowered = lowering.fold_norm_biases(lowered)
+    lowered = lowering.norms_in_half(lowered) if in_half else lowered
+    lowered = lowering.linears_in_blocks(lowered) if grouped is lowering.TokenBlocks else lowered
+    lowered = lowering.scale_keys(lowered)
+    lowered = lowering.query_inputs(lowering.first_token_only(lowered), grouped)
+    apart = any(kept(name, keep_float) for name, _ in model.named_modules() if name.endswith(PROJECTIONS))
+    if grouped is lowering.TokenBlocks and not apart:
+        # What reads an input rounds it to int8, each for itself.
+        lowered = lowering.join_projections(lowered, grouped)
+    return lowering.trim_positions(lowered, longest)
 
 
 @contextmanager

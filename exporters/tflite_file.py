@@ -21,11 +21,11 @@ KEPT = (b"min_runtime_version",)
 HALF = {"reduced_precision_support": b"fp16accfp16"}
 
 
-def origins(model: Model, lowered: Model) -> dict[str, str]:
-    """Each parameter of a lowered model to the one of the original that its numbers are from.
+def origins(model: Model, lowered: Model) -> dict[str, tuple[str, ...]]:
+    """Each parameter of a lowered model to those of the original that its numbers are from, as many of each.
 
     A rewrite hands on the very numbers or a part of them, so that their place in memory tells; where it had to copy
-    them, the new module stands under the old one's name.
+    them, the new module stands under the old one's name, or under the names of several.
     """
     places = {}
     for name, parameter in model.named_parameters():
@@ -34,29 +34,35 @@ def origins(model: Model, lowered: Model) -> dict[str, str]:
     found = {}
     for name, parameter in lowered.named_parameters():
         inside = [origin for (start, end), origin in places.items() if start <= parameter.data_ptr() < end]
-        found[name] = inside[0] if inside else _by_name(name, set(places.values()))
+        found[name] = (inside[0],) if inside else _by_name(name, set(places.values()))
     return found
 
 
-def _by_name(name: str, originals: set[str]) -> str:
-    """The original whose module's path begins a lowered parameter's."""
+def _by_name(name: str, originals: set[str]) -> tuple[str, ...]:
+    """The originals whose modules' paths begin a lowered parameter's."""
+    several = next((part for part in name.split(".") if "+" in part), None)
+    if several is not None:
+        return tuple(_by_name(name.replace(several, one), originals)[0] for one in several.split("+"))
     path, _, leaf = name.rpartition(".")
     while path:
-        if f"{path}.{leaf}" in originals:
-            return f"{path}.{leaf}"
+        # SqueezeBERT's projection after attention belongs to the layer, BERT's, which takes its place, to attention.
+        for there in (f"{path}.{leaf}", f"{path}.{leaf}".replace(".attention.out.", ".out.")):
+            if there in originals:
+                return (there,)
         path = path.rpartition(".")[0]
     raise InputError(f"{name} is a parameter that no module of the model given has.")
 
 
-def name_constants(draft: Draft, origin: Mapping[str, str]) -> None:
-    """Call every weight after the model's parameter; parts of one are numbered."""
+def name_constants(draft: Draft, origin: Mapping[str, tuple[str, ...]]) -> None:
+    """Call every weight after the model's parameters; parts of one are numbered."""
     parts: Counter[str] = Counter()
     names = {}
-    shared = Counter(origin[source.name] for source in draft.sources.values())
+    shared = Counter("+".join(origin[source.name]) for source in draft.sources.values())
     for number, source in draft.sources.items():
-        own = origin[source.name]
+        own = "+".join(origin[source.name])
         names[number] = f"{own}/{parts[own]}" if shared[own] > 1 else own
         parts[own] += 1
+    names |= {number: f"{'+'.join(origin[name])}/scales" for number, name in draft.scales.items()}
     for graph in draft.model.subgraphs:
         for tensor in graph.tensors:
             tensor.name = (names.get(tensor.buffer) or _short(tensor.name.decode())).encode()
@@ -71,23 +77,25 @@ def _short(name: str) -> str:
     return "/".join(attribute or head for head, _, attribute in parts) if "." in name else name
 
 
-def stored(draft: Draft, origin: Mapping[str, str]) -> dict[str, Stored]:
-    """What stands in the file of each parameter of the original model."""
-    bytes_of: Counter[str] = Counter()
+def stored(draft: Draft, origin: Mapping[str, tuple[str, ...]]) -> dict[str, Stored]:
+    """What stands in the file of each parameter of the original model; several in one tensor have equal shares."""
+    scales: Counter[int] = Counter()
     types: dict[str, set[str]] = {}
-    counted = set()
     for graph in draft.model.subgraphs:
         for tensor in graph.tensors:
-            source = draft.sources.get(tensor.buffer)
-            if source is None or tensor.buffer in counted:
-                continue
-            counted.add(tensor.buffer)
-            own = origin[source.name]
-            bytes_of[own] += len(draft.model.buffers[tensor.buffer].data) + scale_bytes(tensor.quantization)
-            details = getattr(tensor.quantization, "details", None)
-            if details is not None:
-                bytes_of[own] += len(draft.model.buffers[graph.tensors[details.scales].buffer].data)
-            types.setdefault(own, set()).add(ITEM_NAMES[tensor.type].lower())
+            if tensor.buffer in draft.sources:
+                # A table that is an output layer's weight too has a scale for each row there alone.
+                scales[tensor.buffer] = max(scales[tensor.buffer], scale_bytes(tensor.quantization))
+                for own in origin[draft.sources[tensor.buffer].name]:
+                    types.setdefault(own, set()).add(ITEM_NAMES[tensor.type].lower())
+    bytes_of: Counter[str] = Counter()
+    for number, extra in scales.items():
+        owners = origin[draft.sources[number].name]
+        for own in owners:
+            bytes_of[own] += (len(draft.model.buffers[number].data) + extra) // len(owners)
+    for number, name in draft.scales.items():
+        for own in origin[name]:
+            bytes_of[own] += len(draft.model.buffers[number].data) // len(origin[name])
     # Parts of one tensor differ where some rows are too short for blocks of int4: the widest stands for all.
     return {name: Stored(max(types[name]), count) for name, count in bytes_of.items()}
 

@@ -58,10 +58,12 @@ class Draft:
     Attributes:
         model: the flatbuffer as objects of the runtime's schema.
         sources: number of a buffer to what belongs into it.
+        scales: number of a buffer with scales, outside of a tensor's quantization, to the parameter that they are of.
     """
 
     model: Any
     sources: dict[int, Source] = field(default_factory=dict)
+    scales: dict[int, str] = field(default_factory=dict)
 
     def constant(self, source: Source) -> int:
         """The buffer of a source, the same one for every length."""
@@ -88,8 +90,9 @@ def draw(model: Model, ascending: tuple[int, ...]) -> Draft:
         Exception: what the converter raises, and RuntimeError where a parameter is not found in what it wrote.
     """
     layers = list(model.encoder.get_submodule("layers").children())
-    # A last layer that answers for one token alone is converted as it is; the one before it is repeated.
-    differs = type(layers[-1]) is not type(layers[0])
+    # A last layer that answers for one token alone, or keeps its norm's bias, is converted as it is; the one before it
+    # is repeated.
+    differs = _parts(layers[-1]) != _parts(layers[0])
     depth = len(layers) - differs
     # A projection in front gives the first layer an input of another rank than the layers after it have.
     projected = not isinstance(getattr(model.encoder, "project", nn.Identity()), nn.Identity)
@@ -105,6 +108,11 @@ def draw(model: Model, ascending: tuple[int, ...]) -> Draft:
         except Irregular as reason:
             print(f"converting all {len(layers)} layers: {reason}")
     return _draft(_stand_in(model, depth, differs), ascending)
+
+
+def _parts(layer: nn.Module) -> tuple[type[nn.Module], set[str]]:
+    """What tells a layer from others that are converted differently."""
+    return type(layer), {name for name, _ in layer.named_parameters()}
 
 
 def _stand_in(model: Model, depth: int, differs: bool) -> Model:
@@ -241,9 +249,7 @@ def _repeat(draft: Draft, graph: Any, layers: range) -> None:
         for template in second:
             operator = copy.copy(template)
             operator.outputs = [_clone(graph, int(tensor), rename) for tensor in template.outputs]
-            operator.inputs = [
-                _input(draft, graph, int(t), layer, pairs, latest, made, rename) for t in template.inputs
-            ]
+            operator.inputs = [_input(draft, graph, int(t), pairs, latest, made, rename) for t in template.inputs]
             made |= dict(zip(map(int, template.outputs), operator.outputs, strict=True))
             added.append(operator)
         latest = made
@@ -262,7 +268,6 @@ def _input(
     draft: Draft,
     graph: Any,
     tensor: int,
-    layer: int,
     pairs: dict[int, int],
     latest: dict[int, int],
     made: dict[int, int],
@@ -274,7 +279,7 @@ def _input(
     if tensor in pairs:  # from the layer before
         return latest[pairs[tensor]]
     source = draft.sources.get(graph.tensors[tensor].buffer) if tensor >= 0 else None
-    if source is None or not source.name.startswith(LAYERS):  # from outside of the layers
+    if source is None or rename(source.name) == source.name:  # from outside of the layer
         return tensor
     made[tensor] = _clone(graph, tensor, rename)
     graph.tensors[made[tensor]].buffer = draft.constant(replace(source, name=rename(source.name)))

@@ -9,7 +9,7 @@ import mmap
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt, prod
 from pathlib import Path
 from typing import Any
@@ -193,8 +193,19 @@ def _weights(model: Any, stored: list[int], types: dict[int, str]) -> tuple[Weig
             owned = getattr(details, "scales", -1)
             count += scale_bytes(tensor.quantization)
             count += stored[graph.tensors[owned].buffer] if owned >= 0 else 0
-            found[tensor.buffer] = Weight((tensor.name or b"").decode(), name.lower(), _numbers(tensor.shape), count)
-    return tuple(found.values())
+            weight = Weight((tensor.name or b"").decode(), name.lower(), _numbers(tensor.shape), count)
+            # A table that is an output layer's weight too has a scale for each row there alone.
+            found[tensor.buffer] = max(weight, found.get(tensor.buffer, weight), key=lambda one: one.bytes)
+    return _with_scales(list(found.values()))
+
+
+def _with_scales(weights: list[Weight]) -> tuple[Weight, ...]:
+    """Count scales that are an operator's input, as those of a table's rows, with the weight they are named after."""
+    names = {weight.name for weight in weights}
+    scales = {weight.name: weight.bytes for weight in weights if weight.name.removesuffix("/scales") in names}
+    scales = {name: size for name, size in scales.items() if name.endswith("/scales")}
+    rest = (weight for weight in weights if weight.name not in scales)
+    return tuple(replace(weight, bytes=weight.bytes + scales.get(f"{weight.name}/scales", 0)) for weight in rest)
 
 
 def _metadata(model: Any) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from edgebert import lowering
 from edgebert.artifact import Artifact
@@ -149,8 +150,29 @@ def test_w8a8_is_int8_and_close(exported, family: str, task: str) -> None:
     kinds = {op for op in facts.ops if op in WEIGHTED}
     depthwise = {"DEPTHWISE_CONV_2D"} if family == "convbert" else set()
     # An encoder's linear layers are convolutions, whose results may be in half precision; the head's are as they were.
-    assert kinds - {"BATCH_MATMUL"} == {"EMBEDDING_LOOKUP", "CONV_2D", "FULLY_CONNECTED"} | depthwise
+    assert kinds - {"BATCH_MATMUL"} == {"CONV_2D", "FULLY_CONNECTED"} | depthwise
     session.close()
+
+
+@pytest.mark.parity
+def test_one_projection_makes_queries_keys_and_values(exported) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    model, artifact = exported("bert", "masked-lm", "w8a8-dynamic")
+    file = schema.ModelT.InitFromPackedBuf(artifact.path.read_bytes(), 0)
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    codes = [names[code.builtinCode] for code in file.operatorCodes]
+    for length, graph in zip(reversed(LENGTHS), file.subgraphs, strict=True):
+        found = Counter(codes[operator.opcodeIndex] for operator in graph.operators)
+        layers = model.config.num_hidden_layers
+        assert found["CONV_2D"] == 4 * layers, "the projection, its output, and a feed-forward"
+        assert found["TRANSPOSE"] == 2 * layers, "heads apart, and together; keys are turned while they are packed"
+        turned = [bool(op.builtinOptions.adjY) for op in graph.operators if codes[op.opcodeIndex] == "BATCH_MATMUL"]
+        assert turned == [True, False] * layers
+        shorter = length < LENGTHS[-1]  # takes the first of the longest one's positions
+        assert found["SLICE"] == 3 * layers + shorter
+    shares = {artifact.weights[f"encoder.layers.0.attention.{name}.weight"].bytes for name in ("query", "key", "value")}
+    assert shares == {32 * 32 + 4 * 32}, "a third of the one's each"
 
 
 def constants(path: Path) -> dict[str, Counter]:
@@ -166,7 +188,9 @@ def constants(path: Path) -> dict[str, Counter]:
             if data is not None and types[tensor.type] in found:
                 found[types[tensor.type]][tensor.buffer] = len(data)
                 if types[tensor.type] == "INT8":
-                    assert len(tensor.quantization.scale) in tensor.shape, "a scale a channel or row"
+                    scales, name = len(tensor.quantization.scale), tensor.name.decode()
+                    looked_up = any(other.name == f"{name}/scales".encode() for other in graph.tensors)
+                    assert scales in tensor.shape or (looked_up and scales == 1), "a scale a channel or row"
     return found
 
 
@@ -277,15 +301,16 @@ def test_lowering_is_exact_and_leaves_the_original(family: str) -> None:
     for form in (lowering.GroupedPointwise, lowering.SlicedLinears, lowering.TokenBlocks):
         lowered = lowering.tokens_before_channels(model, form)
         lowered = lowering.split_grouped_linears(lowering.separate_convolutions(lowered), form)
-        lowered = lowering.look_positions_up(lowered, 16)
+        lowered = lowering.trim_positions(lowering.fold_norm_biases(lowered), 16)
         if form is lowering.TokenBlocks:
             lowered = lowering.norms_in_half(lowering.linears_in_blocks(lowered))
             assert not any(type(module) is torch.nn.Linear for module in lowered.encoder.modules())
+            lowered = lowering.join_projections(lowering.scale_keys(lowered), form)
         with torch.no_grad():
             for name, value in lowered(*inputs).items():
                 assert (value - before(*inputs)[name]).abs().max() < 5e-6
-        changed = {"squeezebert": "SqueezeBertEncoder", "convbert": "GroupedLinear"}.get(family, "Embeddings")
-        assert changed in {type(module).__name__ for module in model.modules()}
+        changed = {"squeezebert": "SqueezeBertEncoder", "convbert": "GroupedLinear"}.get(family)
+        assert changed is None or changed in {type(module).__name__ for module in model.modules()}
         assert changed not in {type(module).__name__ for module in lowered.modules()}
     assert [type(m) for m in model.modules()] == [type(m) for m in before.modules()]
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
@@ -301,16 +326,35 @@ def test_a_linear_layer_over_blocks_of_tokens_is_the_same(tokens: int, groups: i
     assert (lowering.TokenBlocks(weight, bias, groups)(x) - want).abs().max() < 1e-5
 
 
-def test_norms_square_what_half_precision_holds() -> None:
-    model = lowering.norms_in_half(visible("bert", "base"))
+@pytest.mark.parametrize("family", list(MODELS))
+def test_norms_square_what_half_precision_holds(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = visible(family, "token-classification")
+    with torch.no_grad():
+        for table in (model.encoder.embeddings.word, model.encoder.embeddings.position):
+            table.weight.mul_(0.05)
+        for layer in model.encoder.layers:  # both of a layer's sums, as outliers make them
+            (layer.out if family == "squeezebert" else layer.attention.out).weight.mul_(1000)
+            layer.down.weight.mul_(1000)
+    inputs = [torch.from_numpy(value) for value in batch(8).values()]
     seen: list[torch.Tensor] = []
-    given = (("encoder.embeddings.norm", 0.02), ("encoder.layers.0.norm", 300.0))
-    for name, size in given:
-        norm = model.get_submodule(name)
-        x = size * torch.randn(1, 4, 32)
-        assert (norm(x) - torch.nn.LayerNorm.forward(norm, x)).abs().max() < 1e-5
-        seen.append((x * norm.factor).var(-1, correction=0))
-    assert all(2**-14 < variance.min() and variance.max() < 65504 for variance in seen)
+    plain = F.layer_norm
+
+    def watched(x: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(x.var(-1, correction=0))
+        return plain(x, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(F, "layer_norm", watched)
+    given = lowering.separate_convolutions(lowering.tokens_before_channels(model))
+    given = lowering.split_grouped_linears(given)
+    variances = {}
+    for name, lowered in (("before", given), ("after", lowering.norms_in_half(given))):
+        seen.clear()
+        with torch.no_grad():
+            got = lowered(*inputs)["logits"]
+            variances[name] = torch.cat([variance.flatten() for variance in seen])
+            assert (got - model(*inputs)["logits"]).abs().max() < 1e-4
+    assert variances["before"].max() > 65504 > variances["after"].max()
+    assert variances["after"].min() > 2**-14
 
 
 def test_check_refuses_before_any_work() -> None:
