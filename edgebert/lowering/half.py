@@ -21,7 +21,8 @@ class TokenBlocks(nn.Module):
     convolution quantizes each entry of its batch with a scale of its own: so that an outlier coarsens four tokens and
     not all, four are one entry. The embedded default is 28 dB from torch so, 23 with all tokens as one entry, 33 with
     a scale for each token of each group. SqueezeBERT-base in int8, encoder, 128 tokens, instructions on a Cortex-A76:
-    0.589 G with a fully connected layer for each group, 0.400 G so; BERT-base 1.210 G as others convert it, 0.976 G so.
+    it took 0.589 G with a fully connected layer for each group, and 0.400 G so. BERT-base takes 0.968 G so, and 1.210 G
+    as others convert it.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, groups: int) -> None:
