@@ -201,9 +201,8 @@ def _weights(model: Any, stored: list[int], types: dict[int, str]) -> tuple[Weig
 
 def _with_scales(weights: list[Weight]) -> tuple[Weight, ...]:
     """Count scales that are an operator's input, as those of a table's rows, with the weight they are named after."""
-    names = {weight.name for weight in weights}
-    scales = {weight.name: weight.bytes for weight in weights if weight.name.removesuffix("/scales") in names}
-    scales = {name: size for name, size in scales.items() if name.endswith("/scales")}
+    named = {f"{weight.name}/scales" for weight in weights}
+    scales = {weight.name: weight.bytes for weight in weights if weight.name in named}
     rest = (weight for weight in weights if weight.name not in scales)
     return tuple(replace(weight, bytes=weight.bytes + scales.get(f"{weight.name}/scales", 0)) for weight in rest)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgebert.lowering.copies import duplicate
+from edgebert.lowering.stream import multiply, projections
 from edgebert.models import bert, convbert
 from edgebert.models.family import Model
 
@@ -53,9 +54,6 @@ def scale_keys(model: Model) -> Model:
         if type(module) in FORMS:
             key, heads = module.get_submodule("key"), int(module.n_heads)  # type: ignore[arg-type]
             module.__class__ = FORMS[type(module)]  # the same parts, another order of work
-            layers = [part for part in key.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
-            factor = math.sqrt(heads / sum(layer.weight.shape[0] for layer in layers))
-            for layer in layers:
-                for name, parameter in list(layer.named_parameters()):
-                    layer.register_parameter(name, nn.Parameter(parameter.detach() * factor, requires_grad=False))
+            width = sum(len(part.weight) for part in projections(key))
+            multiply(key, math.sqrt(heads / width), "weight", "bias")
     return lowered.eval()
