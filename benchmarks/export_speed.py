@@ -87,7 +87,7 @@ def edgebert_way(target: str, recipe: str, folder: Path) -> float:
     """Convert edgebert's module; gives seconds."""
     import edgebert
     from edgebert.exporters import EXPORTERS
-    from edgebert.recipes import RECIPES
+    from edgebert.quantization.recipes import RECIPES
 
     model = edgebert.load(PRESET, "base", random_init=True).model
     EXPORTERS[target].check(model, RECIPES[recipe])

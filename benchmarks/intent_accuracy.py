@@ -19,9 +19,9 @@ from rich.progress import track
 from rich.table import Table
 
 import edgebert
-from edgebert import golden
-from edgebert.golden import Arrays
-from edgebert.recipes import TARGET_RECIPES
+from edgebert.gate import golden
+from edgebert.models.signature import Arrays
+from edgebert.quantization.recipes import TARGET_RECIPES
 
 BATCH = 64
 

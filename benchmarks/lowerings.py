@@ -22,14 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 import edgebert
-from edgebert import golden
 from edgebert.errors import ConversionFailed, EdgebertError
 from edgebert.exporters import EXPORTERS
+from edgebert.gate import golden
 from edgebert.models import Model
-from edgebert.profile import devices
-from edgebert.recipes import RECIPES
+from edgebert.models.signature import Arrays
+from edgebert.profiling.subject import devices
+from edgebert.quantization.recipes import RECIPES
 from edgebert.runtimes import SUFFIXES
-from edgebert.runtimes.session import Arrays
 
 # Target to its rewrites, each the module and the name that the exporter calls it by.
 LOWERINGS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -54,21 +54,21 @@ LOWERINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("edgebert.lowering", "scale_keys"),
         ("edgebert.lowering", "first_token_only"),
         ("edgebert.lowering", "query_inputs"),
-        ("edgebert.exporters.onnx_lowering", "norms_by_instance"),
-        ("edgebert.exporters.onnx_lowering", "keep_groups_apart"),
-        ("edgebert.exporters.onnx_lowering", "masks_for_all_tokens"),
-        ("edgebert.exporters.onnx_lowering", "gelus_in_half"),
-        ("edgebert.exporters.onnx_lowering", "products_in_half"),
+        ("edgebert.exporters.onnx.rewrites", "norms_by_instance"),
+        ("edgebert.exporters.onnx.rewrites", "keep_groups_apart"),
+        ("edgebert.exporters.onnx.rewrites", "masks_for_all_tokens"),
+        ("edgebert.exporters.onnx.rewrites", "gelus_in_half"),
+        ("edgebert.exporters.onnx.rewrites", "products_in_half"),
     ),
     "executorch": (
         ("edgebert.lowering", "trim_positions"),
         ("edgebert.lowering", "tokens_before_channels"),
         ("edgebert.lowering", "separate_convolutions"),
         ("edgebert.lowering", "split_grouped_linears"),
-        ("edgebert.lowering.executorch", "scale_keys"),
+        ("edgebert.lowering.token_shifts", "scale_keys"),
         ("edgebert.lowering", "first_token_only"),
         ("edgebert.lowering", "query_inputs"),
-        ("edgebert.exporters.executorch", "keep_groups_apart"),
+        ("edgebert.exporters.executorch.export", "keep_groups_apart"),
     ),
 }
 

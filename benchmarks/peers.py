@@ -29,7 +29,7 @@ from peers_table import draw, markdown
 from start import starts
 
 from edgebert.errors import EdgebertError
-from edgebert.profile import devices
+from edgebert.profiling.subject import devices
 
 RUNTIMES = tuple(dict.fromkeys(how.runtime for how in MAKERS.values()))
 PHONES = ("pixel-4", "pixel-3")

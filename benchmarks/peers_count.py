@@ -18,9 +18,9 @@ import numpy as np
 from export_speed import LENGTH
 
 from edgebert.files import sha256
-from edgebert.golden import Arrays
-from edgebert.runtimes.devices import guest
+from edgebert.models.signature import Arrays
 from edgebert.runtimes.devices.device import Device, Job
+from edgebert.runtimes.devices.guest import guest
 
 RACE = Path(__file__).with_name("peers_race.py")
 

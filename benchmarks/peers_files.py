@@ -19,8 +19,9 @@ from export_speed import LENGTH
 from peers_convert import FILES, MAKERS
 
 import edgebert
-from edgebert import bundle, exporters, golden
+from edgebert import bundle, exporters
 from edgebert.files import sha256
+from edgebert.gate import golden
 from edgebert.models import Model
 
 # Model to its preset, and what is changed of it: RemBERT's 32 layers are alike, and four of them tell the same.

@@ -18,8 +18,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgebert.runtimes.devices import guest
 from edgebert.runtimes.devices.device import Job
+from edgebert.runtimes.devices.guest import guest
 
 ONCE = Path(__file__).with_name("peers_start.py")
 COLUMNS = {"load_ms": "load ms", "first_ms": "first ms", "start_ms": "both ms", "own_mb": "own MB",

@@ -27,7 +27,7 @@ from rich.table import Table
 
 import edgebert
 from edgebert import bundle
-from edgebert.profiling import profile
+from edgebert.profiling.profile import profile
 
 SHORTEST = 3  # [CLS], one token, [SEP]
 MEANS = (25, 60)

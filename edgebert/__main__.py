@@ -2,6 +2,6 @@
 
 import sys
 
-from edgebert.cli import main
+from edgebert.cli.main import main
 
 sys.exit(main())

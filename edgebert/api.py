@@ -1,26 +1,28 @@
 """The verbs of the command line as functions; the package offers `edgebert.load`, `edgebert.export` and so on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from edgebert import bundle, calibration, checkpoint, golden, on_device, parity, sensitivity, sizes
-from edgebert.artifact import Artifact
-from edgebert.bundle import Manifest
-from edgebert.checkpoint import Checkpoint
+from edgebert import bundle
+from edgebert.bundle.manifest import Manifest
+from edgebert.bundle.opened import Bundle, open_bundle
+from edgebert.bundle.write import write_bundle
+from edgebert.checkpoints import checkpoint
+from edgebert.checkpoints.checkpoint import Checkpoint
+from edgebert.checkpoints.trim import trim
 from edgebert.errors import BudgetMissed, InputError, MissingDependency, ParityFailed, Unsupported
 from edgebert.exporters import EXPORTERS
-from edgebert.files import new_folder, peak_memory, sha256
-from edgebert.parity import Report
-from edgebert.predict import Bundle, open_bundle
+from edgebert.files import new_folder, peak_memory
+from edgebert.gate import golden, parity, sensitivity
+from edgebert.gate.sensitivity import Cost
 from edgebert.preflight import TASKS, Asked, check_pair, known, preflight
-from edgebert.profiling import Profile, profile
-from edgebert.recipes import Recipe
+from edgebert.profiling.gate import validate as validate_on_device
+from edgebert.profiling.profile import Profile, profile
+from edgebert.quantization.samples import load_samples
+from edgebert.report import Report
 from edgebert.runtimes import RUNTIMES, SUFFIXES
-from edgebert.runtimes.session import Delegation, Facts
-from edgebert.sensitivity import Cost
-from edgebert.trim import trim
+from edgebert.runtimes.session import Facts
 
 LENGTHS = (32, 64, 128)
 
@@ -49,7 +51,7 @@ class Exported:
 def load(
     model: str | Path = "default", task: str | None = None, random_init: bool = False, seed: int = 0
 ) -> Checkpoint:
-    """Load a checkpoint folder, a hub name, or `default`; see `edgebert.checkpoint.load`."""
+    """Load a checkpoint folder, a hub name, or `default`; see `edgebert.checkpoints.checkpoint.load`."""
     return checkpoint.load(model, known("task", task, TASKS) if task else None, random_init, seed)
 
 
@@ -84,17 +86,17 @@ def export(
     Args:
         model: a checkpoint folder, a hub name, `default`, a preset (with `random_init`), or what `load` returned.
         task: the head; None takes the one that the checkpoint was saved with.
-        target: the runtime's format, a key of `edgebert.recipes.TARGET_RECIPES`.
-        recipe: what happens to the numbers, a key of `edgebert.recipes.RECIPES`.
+        target: the runtime's format, a key of `edgebert.quantization.recipes.TARGET_RECIPES`.
+        recipe: what happens to the numbers, a key of `edgebert.quantization.recipes.RECIPES`.
         lengths: sequence lengths to prepare; None takes 32, 64 and 128, as far as the model's positions reach.
         out: the bundle's folder; None names it after model, target and recipe, in the current folder.
         force: replace a bundle that is there already.
         random_init: take the config alone and draw the weights.
         validate: hold the file to torch's answers, and leave no bundle when it fails.
         calibration_file: texts to choose static scales and 4-bit weights on; None takes those kept with this package.
-        keep_float: patterns of modules that stay float, such as `head.*` (see `edgebert.recipes.kept`).
+        keep_float: patterns of modules that stay float, such as `head.*` (see `edgebert.quantization.recipes.kept`).
         min_delegated: share of the arithmetic, 0 to 1, that an accelerated backend must take over.
-        trim_vocab: a text corpus; only the pieces of the vocabulary that it needs are kept (see `edgebert.trim`).
+        trim_vocab: a text corpus; only the pieces of the vocabulary that it needs are kept (see `checkpoints/trim.py`).
         progress: is told each step as it begins.
 
     Raises:
@@ -117,7 +119,7 @@ def export(
     EXPORTERS[target].check(source.model, how)
     fitting = _lengths(lengths, source.model.config.max_position_embeddings)
     texts = Path(calibration_file) if calibration_file else None
-    samples = calibration.samples(source.tokenizer, source.model.config, fitting[-1], texts) if how.calibrated else []
+    samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts) if how.calibrated else []
     final = Path(out) if out is not None else Path(f"{Path(source.source).name}-{target}-{recipe}")
     with new_folder(final, force, bundle.MANIFEST) as folder:
         progress("ask torch for reference answers")
@@ -127,7 +129,7 @@ def export(
             source.model, how, fitting, folder / f"model{SUFFIXES[target]}", tuple(keep_float), samples
         )
         progress("write the bundle")
-        manifest = _fill(folder, source, artifact, answers, target, how, tuple(keep_float), texts)
+        manifest = write_bundle(folder, source, artifact, answers, target, how, tuple(keep_float), texts)
         _check_delegated(manifest, min_delegated)
         report = None
         if validate:
@@ -157,7 +159,7 @@ def validate(folder: str | Path, device: str | None = None, progress: Progress =
         InputError: the folder is no bundle, or not the one that was exported, or there is no such device.
         MissingDependency: the runtime is not installed, or the device must be set up first.
     """
-    return _gate(Path(folder)) if device is None else on_device.validate(Path(folder), device, progress)
+    return _gate(Path(folder)) if device is None else validate_on_device(Path(folder), device, progress)
 
 
 def rank_layers(folder: str | Path, progress: Progress = lambda step: None) -> list[Cost]:
@@ -183,7 +185,7 @@ def rank_layers(folder: str | Path, progress: Progress = lambda step: None) -> l
     if source.model.config.vocab_size != manifest.vocab_size:
         raise InputError(
             f"{folder} has a trimmed vocabulary and {manifest.source} the whole one: save the trimmed checkpoint "
-            "(edgebert.trim) and export that."
+            "(edgebert.checkpoints.trim) and export that."
         )
     batch = golden.load(Path(folder) / bundle.GOLDEN).batches[0]
     tolerance = parity.TOLERANCES[manifest.target, manifest.recipe]
@@ -231,85 +233,6 @@ def _check_delegated(manifest: Manifest, wanted: float | None) -> None:
         )
     if told["share"] < wanted:
         raise BudgetMissed(f"--min-delegated {wanted}: {told['text']}. Ask for less, or change what keeps it out.")
-
-
-def _fill(
-    folder: Path,
-    source: Checkpoint,
-    artifact: Artifact,
-    answers: golden.Golden,
-    target: str,
-    recipe: Recipe,
-    keep_float: tuple[str, ...],
-    texts: Path | None,
-) -> Manifest:
-    """Write everything beside the model file; the manifest still without a report."""
-    answers.save(folder / bundle.GOLDEN)
-    if source.tokenizer is not None:
-        source.tokenizer.backend.save(str(folder / bundle.TOKENIZER))
-    session = RUNTIMES[target].open(artifact.path, 1)
-    facts = session.facts()
-    session.close()
-    model = source.model
-    touched = sizes.touched(model, artifact.weights)
-    sizes.check_size(
-        sum(facts.weight_bytes.values()),
-        sum(row.bytes_after for row in touched),
-        sizes.estimate(model, recipe, keep_float),
-        recipe,
-    )
-    manifest = Manifest(
-        format=bundle.FORMAT,
-        version=bundle.VERSION,
-        family=model.family.name,
-        source=source.source,
-        weights_sha256=source.weights_sha256,
-        config=asdict(model.config),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        task=model.task,
-        target=target,
-        recipe=recipe.name,
-        lengths=list(artifact.lengths),
-        dynamic=artifact.dynamic,
-        vocab_size=model.config.vocab_size,
-        pad_id=source.tokenizer.pad_id if source.tokenizer else 0,
-        padding_invariant=model.family.padding_invariant,
-        labels=list(model.config.labels) if "classification" in model.task else [],
-        model_file=artifact.path.name,
-        inputs=[asdict(spec) for spec in facts.inputs],
-        outputs=[asdict(spec) for spec in facts.outputs],
-        files=bundle.describe_files(folder),
-        graph={
-            "nodes": facts.nodes,
-            "ops": facts.ops,
-            "weight_bytes": facts.weight_bytes,
-            "delegation": _told(facts.delegation),
-        },
-        modules=[asdict(row) for row in touched],
-        parts=sizes.by_part((row.name, row.bytes_after) for row in touched),
-        keep_float=list(keep_float),
-        calibration=_calibration(source, recipe, texts),
-        peak_memory_bytes=None,
-        parity=None,
-        tools=artifact.tools | {"runtime": facts.runtime},
-        notes=list(source.notes),
-    )
-    manifest.write(folder)
-    return manifest
-
-
-def _told(delegation: Delegation | None) -> dict[str, Any] | None:
-    """A delegation as plain values, with its share and its one line."""
-    return None if delegation is None else asdict(delegation) | {"share": delegation.share, "text": str(delegation)}
-
-
-def _calibration(source: Checkpoint, recipe: Recipe, texts: Path | None) -> str:
-    """What scales or roundings were chosen on."""
-    if not recipe.calibrated:
-        return ""
-    if source.tokenizer is None:
-        return "random ids"
-    return f"{texts.name if texts else 'edgebert'} (sha256 {sha256(texts or calibration.TEXTS)})"
 
 
 def _gate(folder: Path) -> Report:

@@ -1,9 +1,6 @@
 """The errors a user can meet, and the exit code each one ends the command line with."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from edgebert.parity import Report
+from edgebert.report import Report
 
 
 class EdgebertError(Exception):
@@ -40,12 +37,12 @@ class ParityFailed(EdgebertError):
     """The exported file does not say what the torch model says.
 
     Attributes:
-        report: the gate's report (`edgebert.parity.Report`), with the figures.
+        report: the gate's report (`edgebert.report.Report`), with the figures.
     """
 
     exit_code = 6
 
-    def __init__(self, message: str, report: "Report") -> None:
+    def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)
         self.report = report
 

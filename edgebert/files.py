@@ -11,6 +11,9 @@ from pathlib import Path
 
 from edgebert.errors import InputError
 
+# The embedded model, and texts of this project's own.
+ASSETS = Path(__file__).parent / "assets"
+
 
 @contextmanager
 def new_folder(final: Path, force: bool, ours: str) -> Iterator[Path]:

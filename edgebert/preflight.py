@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgebert import checkpoint, sizes
-from edgebert.checkpoint import Checkpoint
+from edgebert.checkpoints import checkpoint
+from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.errors import InputError, Unsupported
 from edgebert.exporters import EXPORTERS
 from edgebert.models import MODELS, Model
-from edgebert.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES, Recipe, kept
+from edgebert.quantization import sizes
+from edgebert.quantization.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES, Recipe, kept
 
 TASKS = tuple(dict.fromkeys(task for family in MODELS.values() for task in family.heads))
 

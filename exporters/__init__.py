@@ -2,17 +2,20 @@
 
 `missing() -> str | None` is the command that installs what the target needs. `check(model, recipe)` refuses before any
 work. `export(model, recipe, lengths, path, keep_float, samples) -> Artifact` writes the file: `keep_float` are patterns
-of modules to leave in float (see `edgebert.recipes.kept`), `samples` the inputs that static scales are found on.
+of modules to leave in float (see `quantization/recipes.py`), `samples` the inputs that static scales are found on.
 Nothing heavy is imported before it is needed.
 """
 
 from types import ModuleType
 
-from edgebert.exporters import coreml, executorch, onnx, tflite
+from edgebert.exporters.coreml import export as coreml_export
+from edgebert.exporters.executorch import export as executorch_export
+from edgebert.exporters.onnx import export as onnx_export
+from edgebert.exporters.tflite import export as tflite_export
 
 EXPORTERS: dict[str, ModuleType] = {
-    "executorch": executorch,
-    "tflite": tflite,
-    "coreml": coreml,
-    "onnx": onnx,
+    "executorch": executorch_export,
+    "tflite": tflite_export,
+    "coreml": coreml_export,
+    "onnx": onnx_export,
 }

@@ -5,13 +5,16 @@
 
 from types import ModuleType
 
-from edgebert.runtimes import coreml, executorch, onnx, tflite
+from edgebert.runtimes.coreml import session as coreml_session
+from edgebert.runtimes.executorch import session as executorch_session
+from edgebert.runtimes.onnx import session as onnx_session
+from edgebert.runtimes.tflite import session as tflite_session
 
 RUNTIMES: dict[str, ModuleType] = {
-    "executorch": executorch,
-    "tflite": tflite,
-    "coreml": coreml,
-    "onnx": onnx,
+    "executorch": executorch_session,
+    "tflite": tflite_session,
+    "coreml": coreml_session,
+    "onnx": onnx_session,
 }
 
 # The ending of each target's model file; an .mlpackage is a folder.

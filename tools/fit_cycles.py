@@ -28,8 +28,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from unittest import mock
 
-from edgebert.runtimes.pixel import phones
-from edgebert.runtimes.pixel.cycles import FIT, Fit, Work, seconds, work
+from edgebert.runtimes.devices.pixel import phones
+from edgebert.runtimes.devices.pixel.cycles import FIT, Fit, Work, seconds, work
 
 COUNTS = Path(__file__).with_name("calibration_counts.json")
 
@@ -113,7 +113,7 @@ def count_all(tell: Callable[[str], None] = print) -> dict[str, list[object]]:
     import calibration_models
 
     from edgebert.runtimes.devices.device import Job
-    from edgebert.runtimes.pixel import counter
+    from edgebert.runtimes.devices.pixel import counter
 
     files, kept = phones.files, {}
 

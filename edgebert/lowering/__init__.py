@@ -5,11 +5,8 @@ model given is not touched, and one to which a rewrite does not apply comes back
 weights with the original wherever no rewrite changes them.
 """
 
-from edgebert.lowering.channels import channels_before_tokens
-from edgebert.lowering.convolution import SeparableTokens, separate_convolutions
-from edgebert.lowering.copies import duplicate
-from edgebert.lowering.embeddings import trim_positions
-from edgebert.lowering.executorch import avoid_token_slices
+from edgebert.lowering.channels_first import channels_before_tokens
+from edgebert.lowering.fused_qkv import join_projections
 from edgebert.lowering.grouped import (
     GroupedForm,
     GroupedPointwise,
@@ -17,12 +14,16 @@ from edgebert.lowering.grouped import (
     split_grouped_linears,
     tokens_before_channels,
 )
-from edgebert.lowering.half import TokenBlocks, linears_in_blocks, norms_in_half
-from edgebert.lowering.joined import join_projections
-from edgebert.lowering.keys import scale_keys
+from edgebert.lowering.half_norms import norms_in_half
 from edgebert.lowering.last_layer import first_token_only
-from edgebert.lowering.one_query import query_inputs
-from edgebert.lowering.stream import fold_norm_biases
+from edgebert.lowering.positions import trim_positions
+from edgebert.lowering.residual import fold_norm_biases
+from edgebert.lowering.rewrite import duplicate
+from edgebert.lowering.scaled_keys import scale_keys
+from edgebert.lowering.separable import SeparableTokens, separate_convolutions
+from edgebert.lowering.single_query import query_inputs
+from edgebert.lowering.token_blocks import TokenBlocks, linears_in_blocks
+from edgebert.lowering.token_shifts import avoid_token_slices
 
 __all__ = [
     "GroupedForm", "GroupedPointwise", "SeparableTokens", "SlicedLinears",

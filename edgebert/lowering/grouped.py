@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgebert.lowering.copies import duplicate, linear, replace
+from edgebert.lowering.rewrite import duplicate, linear, replace
 from edgebert.models.bert import BertConfig, BertEncoder
 from edgebert.models.convbert import GroupedLinear
 from edgebert.models.family import Model

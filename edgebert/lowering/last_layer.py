@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from edgebert.lowering.copies import duplicate
+from edgebert.lowering.rewrite import duplicate
 from edgebert.models import bert, convbert, heads
 from edgebert.models.family import Model
 
@@ -48,7 +48,7 @@ def first_token_only(model: Model) -> Model:
     lowered = duplicate(model)
     pooler = lowered.head.pooler if isinstance(lowered.head, heads.Classifier) else None
     reads_first = isinstance(pooler, heads.Pooler | heads.DenseFirst) or (
-        isinstance(pooler, convbert.Summary) and pooler.kind == "first"
+        isinstance(pooler, heads.Summary) and pooler.kind == "first"
     )
     layers = lowered.encoder.get_submodule("layers")
     last = next(reversed(list(layers.children())))

@@ -20,8 +20,6 @@ from edgebert.models.config import parse, require_divisible
 from edgebert.models.family import Family
 from edgebert.models.layers import Embeddings, activation, additive_mask
 
-SUMMARIES = ("first", "last", "mean")
-
 
 @dataclass(frozen=True, slots=True)
 class ConvBertConfig:
@@ -61,9 +59,9 @@ class ConvBertConfig:
             raise InputError(
                 f"config.json: conv_kernel_size={self.conv_kernel_size}; it must be odd, to centre on a token."
             )
-        if self.summary_type not in SUMMARIES:
+        if self.summary_type not in heads.SUMMARIES:
             raise InputError(
-                f"config.json: summary_type={self.summary_type!r}; it must be one of {', '.join(SUMMARIES)}."
+                f"config.json: summary_type={self.summary_type!r}; it must be one of {', '.join(heads.SUMMARIES)}."
             )
 
     @property
@@ -214,25 +212,6 @@ class ConvBertEncoder(nn.Module):
         return x
 
 
-class Summary(nn.Module):
-    """What multiple choice scores: one vector (B, C) out of (B, T, C), as the config's `summary_*` keys say."""
-
-    def __init__(self, config: ConvBertConfig) -> None:
-        super().__init__()
-        self.kind = config.summary_type
-        width = config.hidden_size
-        self.dense = nn.Linear(width, width) if config.summary_use_proj else nn.Identity()
-        self.act = activation(config.summary_activation) if config.summary_activation else nn.Identity()
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Pool (B, T, C) into (B, C)."""
-        pooled = {"first": lambda: hidden[:, 0], "last": lambda: hidden[:, -1], "mean": lambda: hidden.mean(1)}[
-            self.kind
-        ]()
-        out: Tensor = self.act(self.dense(pooled))
-        return out
-
-
 CONVBERT = Family(
     name="convbert",
     paper="2008.02496",
@@ -246,7 +225,9 @@ CONVBERT = Family(
         "sequence-classification": lambda c: heads.Classifier(
             heads.DenseFirst(c.hidden_size, activation(c.hidden_act)), c.hidden_size, len(c.labels)
         ),
-        "multiple-choice": lambda c: heads.Classifier(Summary(c), c.hidden_size, 1),
+        "multiple-choice": lambda c: heads.Classifier(
+            heads.Summary(c.hidden_size, c.summary_type, c.summary_use_proj, c.summary_activation), c.hidden_size, 1
+        ),
         "token-classification": lambda c: heads.TokenClassifier(c.hidden_size, len(c.labels)),
         "question-answering": lambda c: heads.QuestionAnswering(c.hidden_size),
     },

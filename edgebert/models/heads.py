@@ -1,11 +1,16 @@
-"""The task heads, written once for all four families. Each maps hidden states (B, T, C) to named outputs."""
+"""The task heads, written once for all families. Each maps hidden states (B, T, C) to named outputs."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from edgebert.models.layers import activation
+
 Outputs = dict[str, Tensor]
+
+# What `Summary` knows of transformers' `summary_type`.
+SUMMARIES = ("first", "last", "mean")
 
 
 class Pooler(nn.Module):
@@ -31,6 +36,24 @@ class DenseFirst(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Pool (B, T, C) into (B, C)."""
         return self.act(self.dense(hidden[:, 0]))
+
+
+class Summary(nn.Module):
+    """What multiple choice scores: one vector (B, C) out of (B, T, C), as a config's `summary_*` keys say."""
+
+    def __init__(self, width: int, kind: str, project: bool, act: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.dense = nn.Linear(width, width) if project else nn.Identity()
+        self.act = activation(act) if act else nn.Identity()
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Pool (B, T, C) into (B, C)."""
+        pooled = {"first": lambda: hidden[:, 0], "last": lambda: hidden[:, -1], "mean": lambda: hidden.mean(1)}[
+            self.kind
+        ]()
+        out: Tensor = self.act(self.dense(pooled))
+        return out
 
 
 class Base(nn.Module):

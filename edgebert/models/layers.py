@@ -1,4 +1,4 @@
-"""The parts that all four families share to the letter: activations, the attention mask, the embeddings.
+"""The parts that families share to the letter: activations, the attention mask, the embeddings.
 
 Shapes use one alphabet: B batch, T tokens, C hidden, H heads, D head width, V vocabulary.
 """
@@ -41,6 +41,12 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 def additive_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Turn a (B, T) mask of 1 for tokens and 0 for padding into a finite (B, 1, 1, T) term for attention scores."""
     return ((1.0 - attention_mask.to(dtype)) * MASKED)[:, None, None, :]
+
+
+def causal_mask(tokens: int, dtype: torch.dtype) -> Tensor:
+    """A finite (T, T) term for attention scores that hides from each token what comes after it."""
+    place = torch.arange(tokens)
+    return (place[None, :] > place[:, None]).to(dtype) * MASKED
 
 
 class Embeddings(nn.Module):

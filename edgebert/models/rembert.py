@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from edgebert.errors import Unsupported
@@ -16,7 +15,7 @@ from edgebert.models import heads
 from edgebert.models.bert import LAYER_WEIGHTS, Layer
 from edgebert.models.config import parse, require_divisible
 from edgebert.models.family import Family
-from edgebert.models.layers import MASKED, Embeddings, activation, additive_mask
+from edgebert.models.layers import Embeddings, activation, additive_mask, causal_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +86,7 @@ class RemBertEncoder(nn.Module):
         x: Tensor = self.project(self.embeddings(input_ids, token_type_ids))
         mask = additive_mask(attention_mask, x.dtype)
         if self.causal:
-            place = torch.arange(input_ids.shape[1])
-            future = (place[None, :] > place[:, None]).to(x.dtype) * MASKED  # (T, T)
-            mask = mask + future  # (B, 1, T, T)
+            mask = mask + causal_mask(input_ids.shape[1], x.dtype)  # (B, 1, T, T)
         for layer in self.layers:
             x = layer(x, mask)
         return x

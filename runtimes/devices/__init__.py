@@ -7,8 +7,10 @@ import re
 from types import ModuleType
 
 from edgebert.errors import InputError
-from edgebert.runtimes.devices import adb, host, pixel
+from edgebert.runtimes.devices import host
+from edgebert.runtimes.devices.adb import device as adb
 from edgebert.runtimes.devices.device import Device
+from edgebert.runtimes.devices.pixel import device as pixel
 
 # By the first word of a device's name: `pixel-4`, `adb:SERIAL`.
 DEVICES: dict[str, ModuleType] = {"host": host, "pixel": pixel, "adb": adb}

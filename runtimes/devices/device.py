@@ -127,7 +127,7 @@ class Estimate:
         bound: what held most of the time: vector, load, issue, or memory where the weights' streaming did.
         bounds: share of the cycles that each of vector, load and issue held.
         memory_ms: in which the weights are streamed; None where a cache holds them or the bandwidth is not known.
-        kinds: instructions by kind, see `edgebert.runtimes.pixel.decode`.
+        kinds: instructions by kind, see `edgebert.runtimes.devices.pixel.decode`.
         shares: of the cycles: arithmetic (multiply-accumulates), data movement, everything else.
         hot: the blocks that take most, greatest first.
     """

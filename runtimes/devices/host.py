@@ -7,8 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from edgebert.runtimes.devices import guest
 from edgebert.runtimes.devices.device import HOST, Job, Measurement, measured, read_result
+from edgebert.runtimes.devices.guest import guest
 
 
 class Host:

@@ -1,0 +1,95 @@
+"""Everything that stands beside the model file in a bundle, and the manifest that speaks of it."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgebert.artifact import Artifact
+from edgebert.bundle.manifest import FORMAT, GOLDEN, TOKENIZER, VERSION, Manifest, describe_files
+from edgebert.checkpoints.checkpoint import Checkpoint
+from edgebert.files import sha256
+from edgebert.gate import golden
+from edgebert.quantization import sizes
+from edgebert.quantization.recipes import Recipe
+from edgebert.quantization.samples import TEXTS
+from edgebert.runtimes import RUNTIMES
+from edgebert.runtimes.session import Delegation
+
+
+def write_bundle(
+    folder: Path,
+    source: Checkpoint,
+    artifact: Artifact,
+    answers: golden.Golden,
+    target: str,
+    recipe: Recipe,
+    keep_float: tuple[str, ...],
+    texts: Path | None,
+) -> Manifest:
+    """Write everything beside the model file; the manifest still without a report."""
+    answers.save(folder / GOLDEN)
+    if source.tokenizer is not None:
+        source.tokenizer.backend.save(str(folder / TOKENIZER))
+    session = RUNTIMES[target].open(artifact.path, 1)
+    facts = session.facts()
+    session.close()
+    model = source.model
+    touched = sizes.touched(model, artifact.weights)
+    sizes.check_size(
+        sum(facts.weight_bytes.values()),
+        sum(row.bytes_after for row in touched),
+        sizes.estimate(model, recipe, keep_float),
+        recipe,
+    )
+    manifest = Manifest(
+        format=FORMAT,
+        version=VERSION,
+        family=model.family.name,
+        source=source.source,
+        weights_sha256=source.weights_sha256,
+        config=asdict(model.config),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        task=model.task,
+        target=target,
+        recipe=recipe.name,
+        lengths=list(artifact.lengths),
+        dynamic=artifact.dynamic,
+        vocab_size=model.config.vocab_size,
+        pad_id=source.tokenizer.pad_id if source.tokenizer else 0,
+        padding_invariant=model.family.padding_invariant,
+        labels=list(model.config.labels) if "classification" in model.task else [],
+        model_file=artifact.path.name,
+        inputs=[asdict(spec) for spec in facts.inputs],
+        outputs=[asdict(spec) for spec in facts.outputs],
+        files=describe_files(folder),
+        graph={
+            "nodes": facts.nodes,
+            "ops": facts.ops,
+            "weight_bytes": facts.weight_bytes,
+            "delegation": _told(facts.delegation),
+        },
+        modules=[asdict(row) for row in touched],
+        parts=sizes.by_part((row.name, row.bytes_after) for row in touched),
+        keep_float=list(keep_float),
+        calibration=_calibration(source, recipe, texts),
+        peak_memory_bytes=None,
+        parity=None,
+        tools=artifact.tools | {"runtime": facts.runtime},
+        notes=list(source.notes),
+    )
+    manifest.write(folder)
+    return manifest
+
+
+def _told(delegation: Delegation | None) -> dict[str, Any] | None:
+    """A delegation as plain values, with its share and its one line."""
+    return None if delegation is None else asdict(delegation) | {"share": delegation.share, "text": str(delegation)}
+
+
+def _calibration(source: Checkpoint, recipe: Recipe, texts: Path | None) -> str:
+    """What scales or roundings were chosen on."""
+    if not recipe.calibrated:
+        return ""
+    if source.tokenizer is None:
+        return "random ids"
+    return f"{texts.name if texts else 'edgebert'} (sha256 {sha256(texts or TEXTS)})"

@@ -1,0 +1,1 @@
+"""Checkpoints in and out: Hugging Face's folders, files and tensor names."""

@@ -1,0 +1,142 @@
+"""The files of a checkpoint: found, downloaded and read, without ever running code from them."""
+
+import json
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from edgebert.checkpoints import tensorflow
+from edgebert.errors import InputError
+from edgebert.files import ASSETS
+from edgebert.models import MODELS
+
+# What is looked for, in this order: the first that is there is read.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "tf_model.h5",
+)
+
+
+def locate(source: str | Path) -> Path:
+    """Find the folder behind a name: the embedded default, a folder here, or a download from the hub."""
+    if str(source) == "default":
+        return ASSETS / "default"
+    if Path(source).is_dir():
+        return Path(source)
+    if Path(source).exists():
+        raise InputError(f"{source} is a file; a checkpoint folder with config.json and weights is needed.")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) or str(source).startswith("."):
+        raise InputError(
+            f"{source}: no such folder. Give a checkpoint folder, a hub name (owner/name), `default`, or with "
+            f"--random-init one of {', '.join(name for family in MODELS.values() for name in family.presets)}."
+        )
+    return _download(str(source))
+
+
+def _download(name: str) -> Path:
+    """Fetch a checkpoint by its hub name into huggingface_hub's cache."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    except ImportError:
+        raise InputError(f'{name}: no such folder, and fetching it needs pip install "edgebert[hub]".') from None
+    wanted = [
+        "config.json",
+        "*.safetensors",
+        "*.index.json",
+        "tokenizer*",
+        "vocab.txt",
+        "special_tokens_map.json",
+        "*.model",
+    ]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
+        if not any((folder / file).exists() for file in WEIGHT_FILES):
+            folder = Path(snapshot_download(name, allow_patterns=[*wanted, "pytorch_model*.bin", "tf_model.h5"]))
+    except RepositoryNotFoundError:
+        raise InputError(
+            f"{name}: no such folder here, and the hub has no such public model: check the name."
+        ) from None
+    except (OSError, HfHubHTTPError, ValueError, RuntimeError) as error:
+        reason = type(error).__name__
+        raise InputError(
+            f"{name}: no such folder here, and the hub cannot be reached ({reason}): "
+            "go online, or give a downloaded folder."
+        ) from None
+    return folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Parse a JSON object from a file, or raise InputError in one line."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} has no {path.name}: give a folder that holds one.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}): fetch it again.") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a {type(value).__name__}; a JSON object is needed.")
+    return value
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's `config.json`, parsed."""
+    return read_json(folder / "config.json")
+
+
+def read_tensors(folder: Path) -> tuple[dict[str, Tensor], list[Path]]:
+    """Read every weight in the folder, from the first of WEIGHT_FILES that is there.
+
+    Returns:
+        Tensors under the checkpoint's own names, and the files they came from.
+    """
+    name = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if name is None:
+        raise InputError(f"{folder} has no weights: one of {', '.join(WEIGHT_FILES)} is needed (or --random-init).")
+    path = folder / name
+    if not name.endswith(".index.json"):
+        return _read_file(path), [path]
+    shards = read_json(path).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise InputError(f"{path} has no weight_map from tensor to file: fetch it again.")
+    tensors: dict[str, Tensor] = {}
+    files = [folder / shard for shard in sorted(set(shards.values()))]
+    for file in files:
+        if file.parent != folder or not file.is_file():
+            raise InputError(f"{path} names {file.name}, which is not in the folder: fetch it too.")
+        tensors |= _read_file(file)
+    absent = sorted(set(shards) - set(tensors))
+    if absent:
+        raise InputError(f"{path} names {', '.join(absent[:5])}, which its files do not hold: fetch them again.")
+    return tensors, files
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    """Read one weight file, whatever its format, without ever running code from it."""
+    if path.suffix == ".h5":
+        return tensorflow.read(path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on odd pickles torch talks to its developers
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path} is a pickle with more than tensors in it and is not opened: use safetensors."
+        ) from None
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}): fetch it again.") from None
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise InputError(f"{path} holds no map from names to tensors.")
+    return tensors

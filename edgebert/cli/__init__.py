@@ -1,0 +1,1 @@
+"""The command line: `main.py` has the verbs, `render.py` what they print."""

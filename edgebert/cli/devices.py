@@ -1,0 +1,81 @@
+"""The verbs `profile` and `device` of the command line."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from edgebert.cli import render
+from edgebert.errors import InputError
+from edgebert.preflight import known
+from edgebert.profiling import plot
+from edgebert.profiling.profile import profile as measure
+from edgebert.profiling.subject import readiness
+from edgebert.runtimes.devices import device_names, open_device
+from edgebert.runtimes.devices.device import Device
+from edgebert.runtimes.devices.pixel import sandbox, setup
+
+Stop = Callable[[], bool]
+
+
+def profile(arguments: argparse.Namespace, stop: Stop) -> int:
+    """Time model files on devices."""
+    if arguments.list_devices:
+        return _list(arguments.json)
+    if arguments.plot:
+        plot.check(arguments.plot)
+    with render.Steps(0, arguments.json, stop) as steps:
+        steps("look at the files")
+        found = measure(
+            arguments.files, arguments.device or ["host"], arguments.seq_len, arguments.threads, arguments.runs,
+            arguments.per_op, arguments.extrapolate_layers, arguments.target, arguments.recipe, arguments.calibrate,
+            steps,
+        )  # fmt: skip
+    if arguments.json:
+        print(json.dumps(found.to_json()))
+    else:
+        render.profile(found.rows)
+        for row in found.rows if arguments.per_op else ():
+            render.hottest(row)
+        for told in found.operators:
+            render.operators(told)
+        for one in found.calibrations:
+            print(f"kept: {one}")
+    if arguments.plot:
+        plot.draw(found.rows, arguments.plot)
+        if not arguments.json:
+            print(f"drew {arguments.plot}")
+    return 0
+
+
+def device(arguments: argparse.Namespace, stop: Stop) -> int:
+    """List devices, or set one up."""
+    if arguments.action == "list":
+        return _list(arguments.json)
+    known("device to set up", arguments.name or "", ["pixel"])
+    with render.Steps(0, arguments.json, stop) as steps:
+        box = setup.setup(steps, sysroot=Path(arguments.sysroot) if arguments.sysroot else None)
+    if arguments.json:
+        told = {"sandbox": sandbox.folder(), "qemu": box.qemu, "system": box.system, "python": box.python}
+        print(json.dumps({key: str(value) for key, value in told.items()}))
+    else:
+        print("next: edgebert profile FILE --device pixel-4")
+    return 0
+
+
+def _list(as_json: bool) -> int:
+    rows = [(one.name, one.how, _lacks(one)) for one in map(open_device, device_names())]
+    if as_json:
+        print(json.dumps([{"device": name, "how": how, "missing": missing} for name, how, missing in rows]))
+    else:
+        states = [(name, how, readiness(todo)) for name, how, todo in rows]
+        render.table(("device", "numbers are", "state"), states)
+    return 0
+
+
+def _lacks(device: Device) -> str | None:
+    """What is to be done before a device can be used; None where it is ready."""
+    try:
+        return device.missing()
+    except InputError as error:
+        return str(error)

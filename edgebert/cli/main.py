@@ -1,0 +1,354 @@
+"""The command line: one verb, one function. Nothing heavy is imported before a verb is known."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from edgebert.cli import render
+from edgebert.errors import EdgebertError, ParityFailed
+
+EXPORT_STEPS = 5
+COSTLIEST = 10  # modules that --sensitivity lists
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line and return its exit code (see `edgebert --help`)."""
+    arguments = _parser().parse_args(argv)
+    _interrupts.clear()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), _interrupt)
+    try:
+        code: int = arguments.verb(arguments)
+    except EdgebertError as error:
+        return _fail(str(error), error.exit_code, arguments.json)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was left behind", 130, arguments.json)
+    except BrokenPipeError:
+        # Whoever read our output is gone; keep Python from saying so at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(
+            f"{where}{error.strerror or error}: give a place with room that you may write to", 2, arguments.json
+        )
+    return code
+
+
+_interrupts: list[int] = []
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End on a polite kill as on Ctrl-C, so that half-made folders are cleared away."""
+    # Kept as well as raised: converters import modules that swallow every exception, and then the next step ends it.
+    _interrupts.append(number)
+    raise KeyboardInterrupt
+
+
+def _interrupted() -> bool:
+    return bool(_interrupts)
+
+
+def _fail(message: str, code: int, as_json: bool) -> int:
+    print(f"edgebert: {message}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": message, "exit_code": code}))
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgebert",
+        description="Put an efficient BERT-family encoder on a phone: exported, quantized, and proven equal to torch.",
+        epilog="exit codes: 0 done, 2 bad usage or input, 3 a dependency is missing, 4 unsupported combination, "
+        "5 conversion failed, 6 parity failed, 7 a budget was missed",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        sub.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
+        sub.set_defaults(verb=run)
+        return sub
+
+    verb("list", list_, "show models, tasks, targets and recipes, and what goes with what")
+    sub = verb("export", export, "export a model to a bundle that a phone runs, and prove it equal to torch")
+    sub.add_argument(
+        "model", nargs="?", default="default",
+        help="checkpoint folder, hub name, preset with --random-init, or default: the embedded intent classifier",
+    )  # fmt: skip
+    sub.add_argument("--task", help="the head; otherwise the one that the checkpoint was saved with")
+    sub.add_argument("--target", default="tflite", help="runtime to export for (default: %(default)s)")
+    sub.add_argument("--recipe", default="w8a8-dynamic", help="what happens to the numbers (default: %(default)s)")
+    sub.add_argument(
+        "--lengths", type=_numbers, help="sequence lengths, such as 32,64,128 (the default where they fit)"
+    )
+    sub.add_argument("--out", help="folder of the bundle (default: MODEL-TARGET-RECIPE here)")
+    sub.add_argument("--force", action="store_true", help="replace a bundle that is there already")
+    sub.add_argument("--random-init", action="store_true", help="take the config alone, with random weights")
+    sub.add_argument(
+        "--validate", action=argparse.BooleanOptionalAction, default=True,
+        help="hold the file to torch's answers, and leave no bundle when it fails",
+    )  # fmt: skip
+    sub.add_argument(
+        "--calibration", metavar="FILE",
+        help="texts, one a line, that static scales and 4-bit weights are chosen on (default: texts of edgebert's own)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--keep-float", action="append", default=[], metavar="PATTERN",
+        help="leave these modules in float, such as 'head.*' or '*.layers.0.down' (give it several times)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--min-delegated", type=float, metavar="SHARE",
+        help="fail unless the backend takes this share of the arithmetic over, such as 0.95",
+    )  # fmt: skip
+    sub.add_argument(
+        "--trim-vocab", metavar="CORPUS",
+        help="keep only the pieces that the texts of this file need, one a line: same answers on them, less to carry",
+    )  # fmt: skip
+    sub = verb("validate", validate, "hold a bundle to the answers that torch gave when it was exported")
+    sub.add_argument("folder", help="the bundle")
+    sub.add_argument("--device", metavar="D", help="run it there: pixel-4, adb or host (default: in this process)")
+    sub.add_argument(
+        "--sensitivity", action="store_true",
+        help="also quantize each module alone, in torch, and list those that cost the accuracy",
+    )  # fmt: skip
+    sub = verb("predict", predict, "answer a text with a bundle")
+    sub.add_argument("folder", help="the bundle")
+    sub.add_argument("text", help="a sentence, a question, a prompt, or a text with [MASK]")
+    sub.add_argument(
+        "--pair", action="append", default=[], metavar="TEXT",
+        help="second text: a question's context, or a choice (give it several times)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help="causal-lm: go on from the text for up to N tokens, greedily"
+    )
+    sub.add_argument("--threads", type=int, default=1, help="threads of the runtime (default: %(default)s)")
+    sub = verb("inspect", inspect, "show what is in a bundle or a model file, also one that edgebert did not make")
+    sub.add_argument("path", help="a bundle's folder, or a .pte, .tflite, .mlpackage or .onnx file")
+    sub = verb("diff", diff, "show what differs between two bundles, in files, sizes and answers")
+    sub.add_argument("a", help="a bundle")
+    sub.add_argument("b", help="another bundle")
+    _add_profile(verb("profile", profile, "time model files on this machine, simulated Pixels and real phones"))
+    sub = verb("device", device, "list devices, or set one up")
+    sub.add_argument("action", choices=("list", "setup"), help="what to do")
+    sub.add_argument("name", nargs="?", help="the device to set up: pixel")
+    sub.add_argument("--sysroot", metavar="DIR", help="an aarch64 system to take instead of Debian's packages")
+    verb("doctor", doctor, "show what is installed, what each target needs, and how to get it")
+    return parser
+
+
+def _add_profile(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "files", nargs="*", metavar="FILE", help="bundles, and .tflite, .onnx or .pte files, whoever made them"
+    )
+    sub.add_argument(
+        "--device", action="append", metavar="D", help="such as pixel-4 (several times for several; default: host)"
+    )
+    sub.add_argument(
+        "--seq-len", action="extend", type=_numbers, default=[], metavar="L",
+        help="tokens, such as 32,128 (default: a bundle's lengths, a file's own shape, 128 where that is free)",
+    )  # fmt: skip
+    sub.add_argument("--threads", type=int, default=1, help="threads of the runtime (default: %(default)s)")
+    sub.add_argument("--runs", type=int, default=20, help="runs that count (default: %(default)s)")
+    sub.add_argument(
+        "--per-op", action="store_true", help="tell operators on this host and a simulated phone's code too"
+    )
+    sub.add_argument(
+        "--extrapolate-layers", action="store_true",
+        help="simulated devices: export and count one and two layers of a bundle or preset, and extend the line to all",
+    )  # fmt: skip
+    sub.add_argument(
+        "--calibrate", action="store_true",
+        help="with --device adb: also simulate that phone, and keep the ratio of its times for simulations to come",
+    )  # fmt: skip
+    sub.add_argument("--target", default="tflite", help="of a preset with --extrapolate-layers (default: %(default)s)")
+    sub.add_argument("--recipe", default="w8a8-dynamic", help="of a preset as well (default: %(default)s)")
+    sub.add_argument("--plot", metavar="FILE", help="draw latency against length and size into this .png, .svg or .pdf")
+    sub.add_argument("--list-devices", action="store_true", help="show the devices there are, and do nothing else")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 32,64,128") from None
+
+
+def list_(arguments: argparse.Namespace) -> int:
+    """Show models, tasks, targets and recipes."""
+    from edgebert.cli import support
+    from edgebert.models import MODELS
+    from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES
+
+    if arguments.json:
+        models = {
+            name: {"paper": family.paper, "tasks": list(family.heads), "presets": list(family.presets)}
+            for name, family in MODELS.items()
+        }
+        recipes = {name: recipe.about for name, recipe in RECIPES.items()}
+        told = {"models": models, "targets": TARGET_RECIPES, "recipes": recipes, "reasons": support.reasons()}
+        print(json.dumps(told))
+        return 0
+    for head, *rows in (support.tasks(), support.targets()):
+        render.table(head, rows)
+    for reason in support.reasons():
+        print(f"no {reason}")
+    for name, recipe in RECIPES.items():
+        print(f"{name}: {recipe.about}")
+    print(f"presets for --random-init: {', '.join(preset for family in MODELS.values() for preset in family.presets)}")
+    print("next: edgebert export --target tflite")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Export a model to a bundle."""
+    from edgebert import api
+
+    with render.Steps(EXPORT_STEPS, arguments.json, _interrupted) as steps:
+        made = api.export(
+            model=arguments.model, task=arguments.task, target=arguments.target, recipe=arguments.recipe,
+            lengths=arguments.lengths, out=arguments.out, force=arguments.force, random_init=arguments.random_init,
+            validate=arguments.validate, calibration_file=arguments.calibration, keep_float=arguments.keep_float,
+            min_delegated=arguments.min_delegated, trim_vocab=arguments.trim_vocab, progress=steps,
+        )  # fmt: skip
+    if arguments.json:
+        from dataclasses import asdict
+
+        print(json.dumps({"folder": str(made.folder), "manifest": asdict(made.manifest)}))
+        return 0
+    if made.report is not None:
+        render.report(made.report)
+    render.modules(made.manifest)
+    if told := made.manifest.graph["delegation"]:
+        print(f"delegated: {told['text']}")
+    model_bytes = sum(said["bytes"] for name, said in made.manifest.files.items() if name.startswith("model"))
+    lengths = ", ".join(map(str, made.manifest.lengths))
+    peak = made.manifest.peak_memory_bytes
+    memory = f", {peak / 1e9:.1f} GB of memory used" if peak else ""
+    print(f"wrote {made.folder} ({model_bytes / 1e6:.1f} MB of model, lengths {lengths}{memory})")
+    words = f'edgebert predict {made.folder} "..."' if "tokenizer.json" in made.manifest.files else None
+    print(f"next: {words or f'edgebert inspect {made.folder}'}")
+    return 0
+
+
+def validate(arguments: argparse.Namespace) -> int:
+    """Hold a bundle to torch's answers."""
+    from dataclasses import asdict
+
+    from edgebert import api
+
+    with render.Steps(0, arguments.json, _interrupted) as steps:
+        steps("compare with torch's answers")
+        report = api.validate(arguments.folder, arguments.device, steps)
+        costs = api.rank_layers(arguments.folder, steps) if arguments.sensitivity else []
+    if arguments.json:
+        ranked = {"sensitivity": [asdict(cost) for cost in costs]} if arguments.sensitivity else {}
+        where = {"device": arguments.device} if arguments.device else {}
+        print(json.dumps(report.to_json() | where | ranked))
+    else:
+        render.report(report)
+    if costs and not arguments.json:
+        print("quantized alone, in torch, the costliest first:")
+        rows = [(c.module, f"{c.sqnr_db:.1f}", f"{c.float_bytes / 1e6:.2f}") for c in costs[:COSTLIEST]]
+        render.table(("module", "SQNR dB", "MB more in float"), rows)
+        print(f"to keep the costliest in float: edgebert export --keep-float {costs[0].module} ...")
+    if not report.passed:
+        failed = ", ".join(check.name for check in report.checks if not check.passed)
+        raise ParityFailed(f"{arguments.folder} does not say what torch says: {failed}. Export it again.", report)
+    if not arguments.json:
+        print(f"next: edgebert inspect {arguments.folder}")
+    return 0
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Answer a text with a bundle."""
+    from dataclasses import asdict
+
+    from edgebert import api
+
+    with api.open(arguments.folder, arguments.threads) as opened:
+        if arguments.max_new_tokens is None:
+            answer = opened.predict(arguments.text, *arguments.pair)
+        else:
+            answer = asdict(opened.generate(arguments.text, arguments.max_new_tokens))
+    if arguments.json:
+        print(json.dumps(answer, ensure_ascii=False))
+        return 0
+    for name, value in answer.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = [
+                tuple(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row.values()) for row in value
+            ]
+            render.table(tuple(value[0]), rows)
+        elif not isinstance(value, list):
+            print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+        else:
+            print(f"{name}: {json.dumps(value, ensure_ascii=False)[:400]}")
+    return 0
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """Show what is in a bundle or a model file."""
+    from dataclasses import asdict
+
+    from edgebert import api
+
+    manifest, facts = api.inspect(arguments.path)
+    if arguments.json:
+        print(json.dumps({"manifest": asdict(manifest) if manifest else None, "facts": asdict(facts)}))
+        return 0
+    if manifest is not None:
+        render.manifest(manifest)
+    render.facts(facts)
+    if manifest is not None:
+        print(f"next: edgebert validate {arguments.path}")
+    return 0
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    """Show what differs between two bundles."""
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from edgebert.bundle.diff import compare
+
+    found = compare(Path(arguments.a), Path(arguments.b))
+    if arguments.json:
+        print(json.dumps(asdict(found)))
+    else:
+        render.difference(found)
+    return 0
+
+
+def profile(arguments: argparse.Namespace) -> int:
+    """Time model files on devices."""
+    from edgebert.cli import devices
+
+    return devices.profile(arguments, _interrupted)
+
+
+def device(arguments: argparse.Namespace) -> int:
+    """List devices, or set one up."""
+    from edgebert.cli import devices
+
+    return devices.device(arguments, _interrupted)
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Show what is installed and what each target needs."""
+    from edgebert.cli.doctor import examine
+
+    rows = examine()
+    if arguments.json:
+        print(json.dumps(rows))
+        return 0
+    render.table(
+        ("for", "package", "wanted", "installed", "to install"),
+        [(row["for"], row["package"], row["wanted"], row["installed"] or "-", row["install"]) for row in rows],
+    )
+    return 0

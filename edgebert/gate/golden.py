@@ -1,0 +1,202 @@
+"""Golden inputs and torch's answers to them: what every runtime, here or on a phone, is held to.
+
+One batch for each length. The rows of a batch are real sentences of that length, the first batch's first rows padded
+further, random ids with random padding, and a row of [CLS] alone. A batch with the token types exchanged stands apart.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edgebert.errors import InputError
+from edgebert.files import ASSETS
+from edgebert.models import Model
+from edgebert.models.signature import Arrays, limit_types
+from edgebert.tokenizers.tokenizer import Tokenizer
+
+SENTENCES = ASSETS / "sentences.txt"
+
+ROWS = 12  # sentences a length
+REPEATED = 3  # rows of the first batch that come back, padded further, in each later one
+# Logits over a vocabulary are kept for so many rows and tokens: a RemBERT's are 1 MB a token.
+WIDE, WIDE_ROWS, WIDE_TOKENS = 4096, 4, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Inputs (B, T) and what torch answers.
+
+    Attributes:
+        name: `tokens_32`, or `types_32` for the batch with exchanged token types.
+        inputs: int32 arrays (B, T).
+        expected: outputs by name, float32; those over a vocabulary are cut to their first tokens.
+    """
+
+    name: str
+    inputs: Arrays
+    expected: Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """The batches of a model, and what damaged copies of it answer to the first one.
+
+    Attributes:
+        batches: one for each length, ascending.
+        types: the first batch with token types exchanged.
+        damaged: what was broken to outputs for the first batch; a gate that lets one of them pass is blind.
+    """
+
+    batches: tuple[Batch, ...]
+    types: Batch
+    damaged: dict[str, Arrays]
+
+    def save(self, path: Path) -> None:
+        """Write everything into one `.npz`."""
+        flat: Arrays = {}
+        for batch in (*self.batches, self.types):
+            flat |= {f"{batch.name}/in/{key}": value for key, value in batch.inputs.items()}
+            flat |= {f"{batch.name}/out/{key}": value for key, value in batch.expected.items()}
+        for what, outputs in self.damaged.items():
+            flat |= {f"damaged/{what}/{key}": value for key, value in outputs.items()}
+        np.savez_compressed(path, **flat)  # type: ignore[arg-type]
+
+
+def load(path: Path) -> Golden:
+    """Read what `Golden.save` wrote; anything else raises InputError."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            flat = {key: file[key] for key in file.files}
+    except Exception as error:  # numpy and zipfile raise a dozen kinds on damaged files
+        raise InputError(f"{path} is damaged ({type(error).__name__}): export the bundle again.") from None
+    batches = {}
+    for name in dict.fromkeys(key.split("/")[0] for key in flat if not key.startswith("damaged/")):
+        parts = {
+            side: {key.split("/", 2)[2]: value for key, value in flat.items() if key.startswith(f"{name}/{side}/")}
+            for side in ("in", "out")
+        }
+        batches[name] = Batch(name, parts["in"], parts["out"])
+    damaged: dict[str, Arrays] = {}
+    for key, value in flat.items():
+        if key.startswith("damaged/"):
+            _, what, output = key.split("/", 2)
+            damaged.setdefault(what, {})[output] = value
+    plain = tuple(batch for name, batch in batches.items() if name.startswith("tokens_"))
+    types = next((batch for name, batch in batches.items() if name.startswith("types_")), None)
+    if not plain or types is None or not damaged:
+        raise InputError(f"{path} lacks batches: export the bundle again.")
+    return Golden(plain, types, damaged)
+
+
+def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], seed: int = 0) -> Golden:
+    """Choose inputs for each length and let torch answer them.
+
+    Args:
+        model: the reference, in float32.
+        tokenizer: turns the sentences kept with this package into ids; without one, random ids stand for them.
+        lengths: the lengths of the file, ascending.
+        seed: of the random rows.
+    """
+    rng = np.random.default_rng(seed)
+    vocabulary = model.config.vocab_size
+    wide = model.task in ("masked-lm", "causal-lm") and vocabulary > WIDE
+    rows = WIDE_ROWS if wide else ROWS
+    pad_id = tokenizer.pad_id if tokenizer else 0
+    types = model.config.type_vocab_size
+    batches: list[Batch] = []
+    for i, length in enumerate(lengths):
+        shortest = lengths[i - 1] + 1 if i else 1
+        parts = [_pad({key: v[:REPEATED] for key, v in batches[0].inputs.items()}, length, pad_id)] if i else []
+        parts.append(
+            _sentences(tokenizer, shortest, length, rows) if tokenizer else _random(rng, vocabulary, length, rows)
+        )
+        parts += [_random(rng, vocabulary, length, 2), _single(tokenizer, length)]
+        inputs = limit_types(_join(parts), types)
+        batches.append(Batch(f"tokens_{length}", inputs, answer(model, inputs)))
+    first = batches[0].inputs
+    turned = limit_types(first | {"token_type_ids": 1 - np.minimum(first["token_type_ids"], 1)}, types)
+    exchanged = Batch(f"types_{lengths[0]}", turned, answer(model, turned))
+    damaged = {what: answer(broken, first) for what, broken in damage(model)}
+    return Golden(tuple(batches), exchanged, damaged)
+
+
+def answer(model: Model, inputs: Arrays) -> Arrays:
+    """Torch's outputs for a batch, cut where they run over a vocabulary."""
+    with torch.no_grad():
+        outputs = model(**{key: torch.from_numpy(value) for key, value in inputs.items()})
+    arrays = {key: value.numpy() for key, value in outputs.items()}
+    return {key: np.ascontiguousarray(cut(value)) for key, value in arrays.items()}
+
+
+def cut(output: np.ndarray) -> np.ndarray:
+    """The first tokens of an output (B, T, V) over a whole vocabulary; any other output as it is."""
+    return output[:, :WIDE_TOKENS] if output.ndim == 3 and output.shape[2] > WIDE else output
+
+
+def damage(model: Model) -> Iterator[tuple[str, Model]]:
+    """Copies of a model, each broken in one way that a converter might break it in, small and gross."""
+    broken = copy.deepcopy(model)
+    word = broken.encoder.get_submodule("embeddings.word")
+    # The word embeddings alone: a tied output embedding keeps its rows, or it would shift back what this shifts.
+    word.weight = torch.nn.Parameter(word.get_parameter("weight").roll(1, 0), requires_grad=False)
+    yield "word embeddings shifted by one row", broken
+    broken = copy.deepcopy(model)
+    down = broken.encoder.get_submodule(f"layers.{model.config.num_hidden_layers - 1}.down")
+    down.weight = torch.nn.Parameter(-down.get_parameter("weight"), requires_grad=False)
+    yield "last layer's feed-forward negated", broken
+    # Gross enough to be seen at any tolerance, whatever the head makes of it.
+    broken = copy.deepcopy(model)
+    norm = broken.encoder.get_submodule(f"layers.{model.config.num_hidden_layers - 1}.norm")
+    norm.weight = torch.nn.Parameter(-norm.get_parameter("weight"), requires_grad=False)
+    yield "last norm's scale negated", broken
+
+
+def _texts() -> list[tuple[str, ...]]:
+    """The sentences kept with this package; a line with a tab is a pair."""
+    return [tuple(line.split("\t")) for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
+
+
+def _sentences(tokenizer: Tokenizer, shortest: int, length: int, rows: int) -> Arrays:
+    """Up to `rows` texts that need this length, padded to it; longer ones, cut, where too few fit."""
+    sizes = {text: len(tokenizer.encode(text[0], text[1] if len(text) == 2 else None).ids) for text in _texts()}
+    fitting = [text for text, size in sizes.items() if shortest <= size <= length]
+    longer = [text for text, size in sizes.items() if size > length]
+    # Half of them pairs where there are so many: they alone have both token types.
+    pairs = [text for text in fitting if len(text) == 2][: rows // 2]
+    chosen = list(dict.fromkeys([*pairs, *fitting, *longer]))[:rows]
+    return tokenizer.batch([(text[0], text[1]) if len(text) == 2 else text[0] for text in chosen], length=length)
+
+
+def _random(rng: np.random.Generator, vocabulary: int, length: int, rows: int) -> Arrays:
+    """Random ids, the first row full and the others padded from a random place on; the second half is of type 1."""
+    ids = rng.integers(0, vocabulary, (rows, length), dtype=np.int32)
+    sizes = rng.integers(1, length + 1, rows)
+    sizes[0] = length
+    mask = (np.arange(length)[None, :] < sizes[:, None]).astype(np.int32)
+    types = (np.arange(length)[None, :] * 2 >= sizes[:, None]).astype(np.int32) * mask
+    return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": types}
+
+
+def _single(tokenizer: Tokenizer | None, length: int) -> Arrays:
+    """One row with a single token."""
+    ids = np.zeros((1, length), np.int32)
+    ids[0, 0] = tokenizer.cls_id if tokenizer else 1
+    mask = np.zeros((1, length), np.int32)
+    mask[0, 0] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros((1, length), np.int32)}
+
+
+def _pad(inputs: Arrays, length: int, pad_id: int) -> Arrays:
+    """Pad rows further on the right."""
+    more = ((0, 0), (0, length - inputs["input_ids"].shape[1]))
+    return {
+        key: np.pad(value, more, constant_values=pad_id if key == "input_ids" else 0) for key, value in inputs.items()
+    }
+
+
+def _join(parts: list[Arrays]) -> Arrays:
+    return {key: np.concatenate([part[key] for part in parts]).astype(np.int32) for key in parts[0]}

@@ -1,0 +1,109 @@
+"""What goes through an encoder from norm to norm: who reads it, what is added to it, and biases that pass along it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgebert.lowering.rewrite import duplicate
+from edgebert.models import bert, convbert
+from edgebert.models.family import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Half a layer: a stream of hidden states, and what attention or feed-forward makes of it, added and normalized.
+
+    Attributes:
+        source: what gives the stream: the norm before, or the projection of the embeddings.
+        readers: the projections that read it; their weights are linear in it.
+        joined: the projection whose output is added to it.
+        norm: of the sum.
+        by_token: whether each reader sees a token alone; ConvBERT's span sees its neighbours, and zeros at the ends.
+    """
+
+    source: nn.LayerNorm | nn.Linear
+    readers: tuple[nn.Module, ...]
+    joined: nn.Module
+    norm: nn.LayerNorm
+    by_token: bool = True
+
+
+READERS = ("query", "key", "value", "span_key", "span_value")
+
+
+def stages(model: Model) -> Iterator[Stage]:
+    """The halves of a model's layers in order; none where layers do not work on (B, T, C)."""
+    encoder: Any = model.encoder
+    project = getattr(encoder, "project", nn.Identity())
+    source = encoder.embeddings.norm if isinstance(project, nn.Identity) else project
+    for layer in encoder.layers:
+        if not isinstance(layer, bert.Layer | convbert.Layer):
+            return
+        attention = layer.attention
+        found = {name: getattr(attention, name) for name in READERS if hasattr(attention, name)}
+        span = found.pop("span_key", None)
+        readers = (*found.values(), *([] if span is None else [span.pointwise]))
+        yield Stage(source, readers, attention.out, layer.attention_norm, span is None)
+        yield Stage(layer.attention_norm, (layer.up,), layer.down, layer.norm)
+        source = layer.norm
+
+
+def projections(module: nn.Module) -> list[Any]:
+    """The linear layers and 1x1 convolutions, in the order of their outputs, that make up a projection."""
+    return [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+
+
+def dense(layer: nn.Module) -> tuple[Tensor, Tensor, int]:
+    """Weight (outputs, inputs of a group), bias and groups of a projection in any of its forms."""
+    parts = projections(layer)
+    groups = parts[0].groups if isinstance(parts[0], nn.Conv2d) else len(parts)
+    weight, bias = (torch.cat([getattr(part, name).detach() for part in parts]) for name in ("weight", "bias"))
+    return weight.flatten(1), bias, groups
+
+
+def multiply(module: nn.Module, factor: float, *names: str) -> None:
+    """Give a module's parts new parameters, the old ones times a factor."""
+    for part in [module] if isinstance(module, nn.LayerNorm) else projections(module):
+        for name in names:
+            if (old := getattr(part, name)) is not None:
+                part.register_parameter(name, nn.Parameter(old.detach() * factor, requires_grad=False))
+
+
+def fold_norm_biases(model: Model) -> Model:
+    """Leave out the biases of norms between layers: what they add goes into the biases of those that read them.
+
+    A stream without its norm's bias reaches a projection as if its bias lacked what the projection makes of it, and
+    the sum after that as if the projection added to it lacked it. SqueezeBERT-base's classifier in int8 at 128 tokens
+    takes 1.2 M of 361.1 M instructions less in LiteRT.
+
+    Args:
+        model: one whose layers work on (B, T, C). Where neighbours are read with zeros beyond the ends, biases stay.
+    """
+    lowered = duplicate(model)
+    for stage in stages(lowered):
+        if isinstance(stage.source, nn.LayerNorm) and stage.by_token:
+            constant = stage.source.bias.detach()
+            for reader in stage.readers:
+                _add_bias(reader, _answer(reader, constant))
+            _add_bias(stage.joined, constant)
+            stage.source.register_parameter("bias", None)
+    return lowered.eval()
+
+
+@torch.no_grad()
+def _answer(layer: nn.Module, constant: Tensor) -> Tensor:
+    """What a projection makes of one vector, without its bias."""
+    nothing: Tensor = layer(torch.zeros_like(constant)[None, None])
+    answer: Tensor = layer(constant[None, None])
+    return (answer - nothing)[0, 0]
+
+
+def _add_bias(layer: nn.Module, more: Tensor) -> None:
+    """Give a projection new biases, the old ones plus more."""
+    parts = projections(layer)
+    pieces = torch.split(more, [len(part.weight) for part in parts])
+    for part, piece in zip(parts, pieces, strict=True):
+        part.register_parameter("bias", nn.Parameter(part.bias.detach() + piece, requires_grad=False))

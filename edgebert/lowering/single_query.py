@@ -1,0 +1,69 @@
+"""Attention from one token, without keys and values of the others."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from edgebert.lowering.grouped import GroupedForm
+from edgebert.lowering.last_layer import FirstTokenLayer
+from edgebert.lowering.residual import dense
+from edgebert.lowering.rewrite import duplicate
+from edgebert.lowering.scaled_keys import ScaledKeysAttention
+from edgebert.models import bert
+from edgebert.models.family import Model
+
+
+class OneQueryAttention(nn.Module):
+    """BERT's attention from one token, whose query and answer meet the layer's input: q (K x) = (q K) x.
+
+    What a head asks for is turned into what it asks of the input; its answer is the value of a mean of the input, which
+    is the mean of the values. So no other token's key or value is made. A key's bias adds one number to all scores,
+    which softmax does not see: it is left out.
+    """
+
+    def __init__(self, attention: bert.Attention, grouped: GroupedForm) -> None:
+        """Take over the parts of `attention`; `grouped` makes projections with a group for each head."""
+        super().__init__()
+        self.query, self.out = attention.query, attention.out
+        key, _, self.key_groups = dense(attention.key)
+        value, bias, self.value_groups = dense(attention.value)
+        heads = key.reshape(attention.n_heads, -1, key.shape[1])  # (H, D, I): a head's outputs, the inputs of its group
+        scale = 1.0 if isinstance(attention, ScaledKeysAttention) else 1 / math.sqrt(heads.shape[1])
+        self.key = grouped((heads.transpose(1, 2) * scale).flatten(0, 1), None, attention.n_heads)
+        self.value = grouped(value, bias, attention.n_heads)
+
+    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Attend from one token `asked` (B, 1, C) to (B, T, C); `mask` is added to the scores (B, G, H / G, T)."""
+        inputs = split(x, self.key_groups)
+        sought = self.key(self.query(asked))  # (B, 1, H I)
+        sought = sought.reshape(x.shape[0], self.key_groups, -1, inputs.shape[-1])  # (B, G, H / G, I)
+        weights = torch.softmax(sought @ inputs.transpose(-1, -2) + mask, dim=-1)
+        seen = weights.reshape(x.shape[0], self.value_groups, -1, x.shape[1]) @ split(x, self.value_groups)
+        out: Tensor = self.out(self.value(seen.reshape(x.shape[0], 1, -1)))
+        return out
+
+
+def split(x: Tensor, groups: int) -> Tensor:
+    """Part the channels of (B, T, C) into groups, (B, G, T, C / G)."""
+    batch, tokens, width = x.shape
+    return x.reshape(batch, tokens, groups, width // groups).transpose(1, 2)
+
+
+def query_inputs(model: Model, grouped: GroupedForm) -> Model:
+    """Let a last layer that answers for the first token alone make no keys and values of the others.
+
+    SqueezeBERT-base's classifier in int8 at 128 tokens takes 3.5 M of 363.3 M instructions less in LiteRT, 4.2 M of
+    511.6 M in ONNX Runtime, 3.5 M of 389.5 M in ExecuTorch.
+
+    Args:
+        model: what `first_token_only` gives; ConvBERT's layers, and those whose groups cut heads, stay as they are.
+        grouped: what the projections become, each with a group for each head.
+    """
+    lowered = duplicate(model)
+    for layer in lowered.encoder.get_submodule("layers").children():
+        if isinstance(layer, FirstTokenLayer):
+            attention = layer.attention
+            if not any(attention.n_heads % dense(part)[2] for part in (attention.key, attention.value)):
+                layer.add_module("attention", OneQueryAttention(attention, grouped))
+    return lowered.eval()

@@ -1,0 +1,1 @@
+"""What model files take on devices, and whether they answer right there."""

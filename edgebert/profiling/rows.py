@@ -1,0 +1,126 @@
+"""What model files take on devices: one row a file, device and length, sorted, with ratios to the fastest.
+
+A bundle runs on its golden inputs, at each of its lengths. Any other .tflite, .onnx or .pte file runs on inputs made up
+for its own signature.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgebert.errors import InputError
+from edgebert.profiling.subject import Progress, Subject, inputs_of
+from edgebert.runtimes.devices import correction
+from edgebert.runtimes.devices.device import Device, Job, Measurement
+from edgebert.runtimes.session import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One file on one device at one length.
+
+    Attributes:
+        file: as it was given.
+        target: its runtime; recipe: of a bundle, else None.
+        length: tokens that went in; None where no input is one of ids.
+        file_bytes: size of the file.
+        delegated: see `Subject`.
+        found: what the device told, with what kind of numbers they are.
+        ratio: median latency over that of the fastest row at the same length; None where either has no time.
+        layers: that numbers of a file with fewer layers were extended to; None where the whole file ran.
+    """
+
+    file: str
+    target: str
+    recipe: str | None
+    length: int | None
+    file_bytes: int
+    delegated: float | None
+    found: Measurement
+    ratio: float | None = None
+    layers: int | None = None
+
+    @property
+    def median_ms(self) -> float | None:
+        """The steady latency, measured or modelled; None where the device tells no time."""
+        if self.found.latency is not None:
+            return self.found.latency.median_ms
+        return self.found.estimate.ms if self.found.estimate else None
+
+    @property
+    def band_ms(self) -> tuple[float, float]:
+        """Low and high end of the latency: 10th to 90th percentile of runs, or the model's error; 0 without a time."""
+        latency, estimate = self.found.latency, self.found.estimate
+        if estimate is not None:
+            scale = (self.median_ms or 0.0) / (estimate.ms or 1.0)  # where a phone's own measurement calibrates it
+            return estimate.low_ms * scale, estimate.high_ms * scale
+        return (latency.p90_ms - latency.spread * latency.median_ms, latency.p90_ms) if latency else (0.0, 0.0)
+
+    @property
+    def instructions(self) -> int | None:
+        """What one inference runs, None where the device does not count."""
+        counted: int | None = self.found.machine.get("instructions")
+        return self.found.estimate.instructions if self.found.estimate else counted
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what the device told stands among them by its own names."""
+        own = {key: value for key, value in asdict(self).items() if key != "found"}
+        return own | asdict(self.found)
+
+
+def check_numbers(lengths: Sequence[int], threads: int, runs: int) -> None:
+    """Refuse what no device can do."""
+    for what, value in (("--seq-len", min(lengths, default=1)), ("--threads", threads), ("--runs", runs)):
+        if value < 1:
+            raise InputError(f"{what} {value}; at least 1 is needed.")
+
+
+def collect(
+    subjects: Sequence[Subject],
+    opened: Sequence[Device],
+    threads: int = 1,
+    runs: int = 20,
+    progress: Progress = lambda step: None,
+) -> list[Row]:
+    """Run every file on every device at each of its lengths.
+
+    Raises:
+        InputError: a file cannot be run as asked, or its runtime crashed on it.
+        MissingDependency: a device lacks the file's runtime.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="edgebert-") as made:
+        for device in opened:
+            for one in subjects:
+                for length in one.lengths:
+                    progress(f"{one.name} on {device.name}{f', {length} tokens' if length else ''}")
+                    job = Job(one.model, inputs_of(one, length, Path(made)), length, threads, runs)
+                    rows.append(row(one, device.measure(job)))
+    return ranked(rows)
+
+
+def row(one: Subject, found: Measurement) -> Row:
+    """A row of what a device found, without its ratio as yet; a simulated phone's times as one was calibrated."""
+    found = correction.apply(found, one.kind)
+    return Row(one.name, one.target, one.recipe, _tokens(found.inputs), one.file_bytes, one.delegated, found)
+
+
+def _tokens(inputs: Sequence[Spec]) -> int | None:
+    """Length of the first input of ids, (1, T)."""
+    shapes = (spec.shape for spec in inputs if spec.dtype.startswith(("int", "uint")) and len(spec.shape) == 2)
+    return next((shape[1] for shape in shapes), None)
+
+
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """Rows by length and then latency, those without a time last, with their ratios."""
+    fastest: dict[int | None, float] = {}
+    for one in rows:
+        if one.median_ms is not None:
+            fastest[one.length] = min(one.median_ms, fastest.get(one.length, one.median_ms))
+    told = [
+        replace(one, ratio=one.median_ms / fastest[one.length] if one.median_ms and fastest[one.length] else None)
+        for one in rows
+    ]
+    return sorted(told, key=lambda one: (one.length or 0, one.median_ms is None, one.median_ms or 0.0))

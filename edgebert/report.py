@@ -1,0 +1,80 @@
+"""What the gate found: figures, the tolerance they are held to, and a verdict for each question it asked."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What a target and recipe is held to.
+
+    Attributes:
+        min_sqnr_db: signal to error, 10 log10(sum of squares of torch's answer / of the difference), for each output.
+        min_label_agreement: share of equal labels among those that are decided, see `ErrorStats`.
+        reason: where the figures come from.
+    """
+
+    min_sqnr_db: float
+    min_label_agreement: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorStats:
+    """How far an output is from torch's, over the tokens that are no padding.
+
+    Attributes:
+        max_abs: largest absolute difference.
+        mean_abs: mean absolute difference.
+        cosine: cosine of the two outputs as one vector each.
+        sqnr_db: signal to error in decibel; infinite when equal.
+        label_agreement: share of equal labels (largest logit); None for outputs without labels.
+        decided_agreement: the same among labels that torch's lead over the second decides: a lead smaller than twice
+            the error which the table allows says nothing about the file.
+        labels: how many labels were compared.
+    """
+
+    max_abs: float
+    mean_abs: float
+    cosine: float
+    sqnr_db: float
+    label_agreement: float | None
+    decided_agreement: float | None
+    labels: int
+
+    def within(self, tolerance: Tolerance) -> bool:
+        """Whether these figures keep to a row of the table."""
+        agreed = self.decided_agreement is None or self.decided_agreement >= tolerance.min_label_agreement
+        return self.sqnr_db >= tolerance.min_sqnr_db and agreed
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question the gate asked, and what came out."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything the gate saw."""
+
+    outputs: dict[str, ErrorStats]
+    checks: tuple[Check, ...]
+    tolerance: Tolerance
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values; an infinite ratio (equal to the last bit) becomes null."""
+        outputs = {name: asdict(stats) for name, stats in self.outputs.items()}
+        for stats in outputs.values():
+            stats["sqnr_db"] = stats["sqnr_db"] if math.isfinite(stats["sqnr_db"]) else None
+        checks = [asdict(check) for check in self.checks]
+        return {"passed": self.passed, "tolerance": asdict(self.tolerance), "outputs": outputs, "checks": checks}

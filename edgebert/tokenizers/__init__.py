@@ -1,0 +1,1 @@
+"""Text to ids, as Hugging Face's tokenizers have them."""

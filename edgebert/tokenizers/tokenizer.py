@@ -1,0 +1,391 @@
+"""Text to ids: WordPiece (BERT, SqueezeBERT, ConvBERT) and SentencePiece Unigram (RemBERT), through `tokenizers`.
+
+The ids are those of transformers 5.23 (models/bert/tokenization_bert.py, models/rembert/tokenization_rembert.py) on any
+text. Its RemBertTokenizer has two slips when it starts from a bare .model file, and they are not followed: it leaves
+[CLS] and [SEP] out, and it takes piece 2 for the unknown one whatever the file says.
+
+Shapes: B texts, T tokens, V vocabulary.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+from tokenizers import AddedToken
+
+from edgebert.errors import InputError
+from edgebert.tokenizers import vocabulary
+
+# The special tokens, and the names they go by when no config names them; the unknown one is asked of the model.
+ROLES = {
+    "pad_token": ("[PAD]", "<pad>"),
+    "cls_token": ("[CLS]",),
+    "sep_token": ("[SEP]",),
+    "mask_token": ("[MASK]",),
+}
+NAMED = ("bos_token", "eos_token", "unk_token", *ROLES)
+
+# What a config can ask for and would not get: refused, because the ids would silently be others.
+FIXED = {"truncation_side": "right", "padding_side": "right", "split_special_tokens": False}
+
+T = TypeVar("T")
+NO_LIMIT = 2**31  # ids come as int32; transformers writes 1e30 where it knows no model_max_length
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One text, or pair of texts, as ids: every list has T entries.
+
+    Attributes:
+        ids: places in the vocabulary.
+        attention_mask: 1 everywhere; `Tokenizer.batch` is what pads.
+        token_type_ids: 0 up to and with the first [SEP], 1 after it.
+        offsets: (start, end) of each token in its own text, in characters; (0, 0) for [CLS] and [SEP].
+        special_tokens_mask: 1 for the [CLS] and [SEP] that encoding added, 0 for tokens of the text.
+        tokens: the tokens as text.
+    """
+
+    ids: list[int]
+    attention_mask: list[int]
+    token_type_ids: list[int]
+    offsets: list[tuple[int, int]]
+    special_tokens_mask: list[int]
+    tokens: list[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokenizer:
+    """A `tokenizers.Tokenizer` that nothing is ever set on, so that threads can share it; made by `load`.
+
+    Attributes:
+        backend: no truncation, no padding; adds [CLS] A [SEP], or [CLS] A [SEP] B [SEP].
+        ids: the id of each special token, by its role ("cls_token").
+        vocab_size: V, every id is below it. Tokens added on top of the vocabulary count: transformers' len(tokenizer).
+        max_length: the most tokens that the model takes, None when its config does not say.
+        vocabulary: the vocab.txt or .model that it was read from, as bytes; None when from a tokenizer.json.
+    """
+
+    backend: tokenizers.Tokenizer
+    ids: Mapping[str, int]
+    vocab_size: int
+    max_length: int | None = None
+    vocabulary: bytes | None = None
+
+    @property
+    def kind(self) -> str:
+        """Which model splits the words: "wordpiece" or "unigram"."""
+        return vocabulary.kind_of(self.backend)
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills the end of a row."""
+        return self.ids["pad_token"]
+
+    @property
+    def cls_id(self) -> int:
+        """The id that starts a sequence."""
+        return self.ids["cls_token"]
+
+    @property
+    def sep_id(self) -> int:
+        """The id that ends each text."""
+        return self.ids["sep_token"]
+
+    @property
+    def unk_id(self) -> int:
+        """The id of what the vocabulary cannot spell."""
+        return self.ids["unk_token"]
+
+    @property
+    def mask_id(self) -> int:
+        """The id to be guessed in masked language modelling."""
+        return self.ids["mask_token"]
+
+    def encode(self, text: str, pair: str | None = None, max_length: int | None = None) -> Encoding:
+        """Turns one text, or a pair, into ids.
+
+        Args:
+            text: any text, also an empty one.
+            pair: the second text; "" is one too, where transformers called with a single pair takes it for none.
+            max_length: cut to this many tokens, the longer text first; None cuts nothing.
+
+        Raises:
+            InputError: a text is no str or has lone surrogates; max_length leaves no room for [CLS] and [SEP].
+        """
+        _check_room(max_length, pair=pair is not None)
+        parts = [self.backend.encode(_checked(t), add_special_tokens=False) for t in (text, pair) if t is not None]
+        return self._join(parts, max_length)
+
+    def batch(
+        self, texts: Sequence[str | tuple[str, str]], length: int | None = None, max_length: int | None = None
+    ) -> dict[str, npt.NDArray[np.int32]]:
+        """Turns texts and pairs into the arrays that a model takes.
+
+        Args:
+            texts: B texts or pairs of texts.
+            length: T, to which each row is cut or padded on the right; None pads to the longest row.
+            max_length: cut each row to this many tokens, as in `encode`.
+
+        Returns:
+            input_ids, attention_mask and token_type_ids, each (B, T) int32. Padding is pad_id, 0 and 0.
+        """
+        if isinstance(texts, str):
+            raise InputError("batch got one str; it takes a list of texts or (text, text) pairs: pass [text]")
+        rows = [(item,) if isinstance(item, str) else _checked_pair(item) for item in texts]
+        for limit in (length, max_length):
+            _check_room(limit, pair=any(len(row) == 2 for row in rows))
+        limit = min((n for n in (length, max_length) if n is not None), default=None)
+        parts = iter(self.backend.encode_batch([_checked(t) for row in rows for t in row], add_special_tokens=False))
+        encodings = [self._join([next(parts) for _ in row], limit) for row in rows]
+
+        width = max((len(e.ids) for e in encodings), default=0) if length is None else length
+        arrays = {
+            name: np.full((len(rows), width), fill, dtype=np.int32)
+            for name, fill in (("input_ids", self.pad_id), ("attention_mask", 0), ("token_type_ids", 0))
+        }
+        for row, encoding in enumerate(encodings):
+            used = slice(0, len(encoding.ids))
+            arrays["input_ids"][row, used] = encoding.ids
+            arrays["attention_mask"][row, used] = encoding.attention_mask
+            arrays["token_type_ids"][row, used] = encoding.token_type_ids
+        return arrays
+
+    def _join(self, parts: list[tokenizers.Encoding], max_length: int | None) -> Encoding:
+        """Cuts one or two encoded texts and puts [CLS] and [SEP] around them.
+
+        The library can do both, but cuts by a setting that all threads would see, and keeps every piece it cuts off:
+        of a pair each with each.
+        """
+        sizes = [len(part) for part in parts]
+        keep = sizes if max_length is None else _longest_first(sizes, max_length - len(parts) - 1)
+        ids = [part.ids[:n] for part, n in zip(parts, keep, strict=True)]
+        cls, sep = (str(self.backend.id_to_token(i)) for i in (self.cls_id, self.sep_id))
+        return Encoding(
+            ids=self.build_inputs_with_special_tokens(*ids),
+            attention_mask=[1] * (sum(keep) + len(keep) + 1),
+            token_type_ids=self.create_token_type_ids_from_sequences(*ids),
+            offsets=_frame((0, 0), (0, 0), [part.offsets[:n] for part, n in zip(parts, keep, strict=True)]),
+            special_tokens_mask=_frame(1, 1, [[0] * n for n in keep]),
+            tokens=_frame(cls, sep, [part.tokens[:n] for part, n in zip(parts, keep, strict=True)]),
+        )
+
+    def build_inputs_with_special_tokens(self, ids: Sequence[int], pair_ids: Sequence[int] | None = None) -> list[int]:
+        """[CLS] A [SEP], or [CLS] A [SEP] B [SEP], from ids without special tokens."""
+        return _frame(self.cls_id, self.sep_id, [ids] if pair_ids is None else [ids, pair_ids])
+
+    def create_token_type_ids_from_sequences(
+        self, ids: Sequence[int], pair_ids: Sequence[int] | None = None
+    ) -> list[int]:
+        """0 for each token of [CLS] A [SEP], 1 for each of B [SEP]."""
+        return [0] * (len(ids) + 2) + ([] if pair_ids is None else [1] * (len(pair_ids) + 1))
+
+    def get_special_tokens_mask(
+        self, ids: Sequence[int], pair_ids: Sequence[int] | None = None, already_has_special_tokens: bool = False
+    ) -> list[int]:
+        """1 where `build_inputs_with_special_tokens` puts a special token, or where `ids` already has one."""
+        if not already_has_special_tokens:
+            return _frame(1, 1, [[0] * len(part) for part in (ids, pair_ids) if part is not None])
+        if pair_ids is not None:
+            raise InputError("ids that already have special tokens are one sequence; pass it without pair_ids")
+        special = {i for i, token in self.backend.get_added_tokens_decoder().items() if token.special}
+        return [int(i in special) for i in ids]
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text that ids stand for, as near as the vocabulary allows."""
+        if outside := [i for i in ids if not 0 <= i < self.vocab_size]:
+            raise InputError(f"id {outside[0]} is not in the vocabulary: ids are 0 to {self.vocab_size - 1}")
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+
+    def save_vocabulary(self, folder: Path, prefix: str | None = None) -> tuple[str]:
+        """Writes vocab.txt or sentencepiece.model into `folder`, as `prefix`-vocab.txt where there is a prefix.
+
+        Returns:
+            The path that was written.
+        """
+        name = "vocab.txt" if self.kind == "wordpiece" else "sentencepiece.model"
+        path = Path(folder) / (f"{prefix}-{name}" if prefix else name)
+        content = self.vocabulary
+        if content is None and self.kind == "unigram":
+            raise InputError("a tokenizer.json does not hold its .model: use save(), or load the folder of the .model")
+        if content is None:
+            content = vocabulary.vocab_txt(self.backend.get_vocab(with_added_tokens=False))
+        _make_folder(path.parent)
+        path.write_bytes(content)
+        return (str(path),)
+
+    def save(self, folder: Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, which transformers and `load` read back to the same ids."""
+        class_name, flags = vocabulary.class_of(self.backend, self.unk_id)
+        config: dict[str, Any] = {
+            "tokenizer_class": class_name,
+            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            **{role: self.backend.id_to_token(i) for role, i in self.ids.items()},
+            **flags,
+        }
+        if self.max_length is not None:
+            config["model_max_length"] = self.max_length
+        folder = _make_folder(Path(folder))
+        self.backend.save(str(folder / "tokenizer.json"))
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> Tokenizer:
+    """Reads a tokenizer from a checkpoint folder, or from one of its files.
+
+    Taken is tokenizer.json, else vocab.txt, else a SentencePiece model. tokenizer_config.json, special_tokens_map.json
+    and added_tokens.json beside it say the rest, and the defaults of BERT and RemBERT hold where those are absent.
+
+    Raises:
+        InputError: there is no such file, or it is damaged, or it asks for what would change the ids unnoticed.
+    """
+    file = vocabulary.find(Path(path))
+    config = _read_config(file.parent)
+    backend, symbols = vocabulary.build(file, config)
+    ids = _add_tokens(file, backend, config)
+    # Last, as in transformers: what a .model says of its symbols wins over what a config says.
+    backend.add_tokens([AddedToken(text, normalized=False, special=True) for text in symbols])
+    if backend.post_processor is None:
+        backend.post_processor = vocabulary.template(backend, ids["cls_token"], ids["sep_token"])
+    size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+    source = None if file.suffix == ".json" else file.read_bytes()
+    tokenizer = Tokenizer(backend, ids, size, config["model_max_length"], source)
+    _check(file, tokenizer)
+    return tokenizer
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """A JSON object; empty when there is no such file."""
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the JSON, or of its UTF-8
+        raise InputError(f"{file} is not JSON: {error}; copy it again, or remove it") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} is a JSON {type(content).__name__} and no object; copy it again, or remove it")
+    return content
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """What the config files say, as one: each special token an AddedToken, `added` of them by id, `extra` by name."""
+    config = {name: value for name, value in _read_json(folder / "tokenizer_config.json").items() if value is not None}
+    for name, only in FIXED.items():
+        if config.get(name, only) != only:
+            raise InputError(f"{folder} asks for {name} {config[name]!r}; edgebert has only {only!r}: change it there")
+    listed = config.get("added_tokens_decoder")
+    if listed is None:  # only then does transformers read the two older files
+        config |= {name: v for name, v in _read_json(folder / "special_tokens_map.json").items() if v is not None}
+    config |= {role: _token(config[role], role) for role in NAMED if role in config}
+    if listed is None:
+        special = {config[role].content for role in NAMED if role in config}
+        listed = {
+            i: {"content": text, "special": text in special, "normalized": text not in special}
+            for text, i in _read_json(folder / "added_tokens.json").items()
+        }
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    extra = extra.values() if isinstance(extra, dict) else extra
+    config["extra"] = [_token(token, "an extra special token") for token in extra]
+    try:
+        config["added"] = {int(i): _token(t, f"added token {i}", bool(t.get("special"))) for i, t in listed.items()}
+        limit = int(config.get("model_max_length", NO_LIMIT))
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{folder}: added tokens are objects by id, model_max_length a number: {error}") from error
+    config["model_max_length"] = limit if 0 < limit < NO_LIMIT else None
+    return config
+
+
+def _token(stated: Any, where: str, special: bool = True) -> AddedToken:
+    """A token from a config: its text, or an object with its text as "content" and how it is matched."""
+    spec = {"content": stated} if isinstance(stated, str) else stated
+    if not isinstance(spec, dict) or not isinstance(spec.get("content"), str) or not spec["content"]:
+        raise InputError(f"the tokenizer's config: {where} is {stated!r}; a text or {{'content': text}} belongs there")
+    flags = {name: bool(spec[name]) for name in ("lstrip", "rstrip", "single_word", "normalized") if name in spec}
+    return AddedToken(spec["content"], special=special, **flags)
+
+
+def _add_tokens(file: Path, backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[str, int]:
+    """Marks what text is never split inside of: the tokens that the config lists, and those with a role.
+
+    Returns:
+        role -> id. A [MASK] that the vocabulary lacks gets the next id, as in transformers; other roles must be in it.
+    """
+    backend.add_tokens([token for _, token in sorted(config["added"].items())])
+    for i, token in config["added"].items():
+        if (got := backend.token_to_id(token.content)) != i:
+            raise InputError(f"{file.parent}: {token.content!r} is listed as {i} and is {got}: not files of one model")
+    named: dict[str, AddedToken] = {role: config[role] for role in NAMED if role in config}
+    unknown = vocabulary.unknown_token(file, backend)
+    if named.setdefault("unk_token", AddedToken(unknown, special=True)).content != unknown:
+        raise InputError(f"{file} makes {unknown} of unknown text, and the config's unk_token is {named['unk_token']}")
+    for role, usual in ROLES.items():
+        known = [name for name in usual if backend.token_to_id(name) is not None]
+        named.setdefault(role, AddedToken((known or usual)[0], special=True))
+        if role != "mask_token" and backend.token_to_id(named[role].content) is None:
+            raise InputError(f"{file} has no {named[role].content}: name the {role} in tokenizer_config.json")
+    marked = {token.content for token in backend.get_added_tokens_decoder().values()}
+    backend.add_tokens([token for token in (*named.values(), *config["extra"]) if token.content not in marked])
+    return {role: int(backend.token_to_id(token.content) or 0) for role, token in named.items()}
+
+
+def _check(file: Path, tokenizer: Tokenizer) -> None:
+    """Refuses a tokenizer.json of another family, before it makes ids that mean something else."""
+    for pair in (None, "b"):
+        theirs, ours = tokenizer.backend.encode("a", pair), tokenizer.encode("a", pair)
+        if (theirs.ids, theirs.type_ids) != (ours.ids, ours.token_type_ids):
+            raise InputError(f"{file} does not make [CLS] A [SEP] B [SEP] of two texts: it is not of BERT's family")
+
+
+def _checked(text: object) -> str:
+    """`text`, if it is one that UTF-8, and so the library, can hold."""
+    if not isinstance(text, str):
+        raise InputError(f"a text is a str, and a {type(text).__name__} came")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        came = f"U+{ord(text[error.start]):04X} at character {error.start}"
+        raise InputError(f"the text has a lone surrogate, {came}, which no UTF-8 holds: replace it first") from error
+    return text
+
+
+def _checked_pair(pair: object) -> tuple[str, str]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InputError(f"batch takes texts and (text, text) pairs, and {pair!r:.80} came")
+    return pair[0], pair[1]
+
+
+def _check_room(limit: int | None, pair: bool) -> None:
+    needed = 3 if pair else 2
+    if limit is not None and limit < needed:
+        raise InputError(f"length {limit} has no room for [CLS] and [SEP]: give {needed} or more, or None")
+
+
+def _frame(first: T, last: T, parts: Sequence[Sequence[T]]) -> list[T]:
+    """`first` before all, and `last` after each."""
+    return [first, *(item for part in parts for item in (*part, last))]
+
+
+def _longest_first(lengths: list[int], room: int) -> list[int]:
+    """How many tokens to keep of one text or two, as truncate_encodings of tokenizers 0.23 has it.
+
+    The longer text gives way until both are equal, then both do; the odd token goes to the longer one.
+    """
+    if sum(lengths) <= room:
+        return lengths
+    if len(lengths) == 1:
+        return [room]
+    less = min(*lengths, room // 2)
+    return [room - less, less] if lengths[0] > lengths[1] else [less, room - less]
+
+
+def _make_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}; choose another") from error
+    return folder

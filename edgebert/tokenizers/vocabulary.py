@@ -1,0 +1,221 @@
+"""From a vocabulary file (tokenizer.json, vocab.txt, a SentencePiece .model) to a `tokenizers` backend.
+
+What happens to text before it meets the vocabulary follows models/bert/tokenization_bert.py and
+models/rembert/tokenization_rembert.py of transformers 5.23.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers.normalizers import Normalizer
+from tokenizers.pre_tokenizers import PreTokenizer
+
+from edgebert.errors import InputError
+from edgebert.tokenizers import sentencepiece
+
+Flags = Mapping[str, bool | None]
+
+FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.model", "spiece.model")  # in the order of preference
+
+# What a tokenizer_config.json can ask for, and what holds where it does not: the defaults of the class's __init__.
+FLAGS: Mapping[str, Flags] = {
+    "wordpiece": {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True},
+    "unigram": {"do_lower_case": False, "keep_accents": True, "add_prefix_space": True},
+}
+
+# Whose tokenizers, in transformers, read a vocab.txt or a .model as it is read here; the first is written when saving.
+CLASSES = {
+    "wordpiece": ("Bert", "SqueezeBert", "ConvBert", "DistilBert", "Electra", "MobileBert"),
+    "unigram": ("RemBert",),
+}
+ANY_CLASS = "PreTrained"  # PreTrainedTokenizerFast takes a tokenizer.json as it is
+
+UNSEEN = "\U0010fffe"  # a noncharacter: in no vocabulary, so what a model makes of it is its unknown token
+
+
+def find(path: Path) -> Path:
+    """The file to read: `path` itself, or the first of FILES in it."""
+    if path.is_file() and path.suffix in {".json", ".txt", ".model"}:
+        return path
+    if not path.is_dir():
+        raise InputError(f"{path} is no tokenizer: give a folder that has one, or its {', '.join(FILES)}")
+    others = sorted(path.glob("*.model"))
+    found = [path / name for name in FILES if (path / name).is_file()] or others
+    if not found or (len(others) > 1 and found is others):
+        names = ", ".join(file.name for file in others) or "none of them"
+        raise InputError(f"{path} has no tokenizer: looked for {', '.join(FILES)} or a single *.model, found {names}")
+    return found[0]
+
+
+def build(file: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, list[str]]:
+    """Makes the backend that `file` and the config beside it describe, special tokens not yet added.
+
+    Returns:
+        the backend, and the pieces that a .model keeps whole: its control and user-defined symbols.
+    """
+    if file.suffix == ".json":
+        return _from_json(file, config), []
+    if file.suffix == ".txt":
+        return _from_vocab(file, config), []
+    model = sentencepiece.read(file)
+    return _from_unigram(file, model, config), model.symbols
+
+
+def kind_of(backend: Tokenizer) -> str:
+    """Names the model: "wordpiece" or "unigram", or another kind that is not supported."""
+    return type(backend.model).__name__.lower()
+
+
+def class_of(backend: Tokenizer, unk_id: int) -> tuple[str, Flags]:
+    """The class of transformers that makes the same ids of a tokenizer.json, and the flags it needs.
+
+    Its own classes build the pipeline anew from the flags, and the model from its vocabulary alone.
+    """
+    model, kind, found = backend.model, kind_of(backend), _flags_of(backend)
+    if isinstance(model, models.WordPiece):
+        usual = model.continuing_subword_prefix == "##" and model.max_input_chars_per_word == 100
+    else:
+        usual = unk_id == 2  # which RemBertTokenizer takes for granted
+    if found is None or not usual:
+        return f"{ANY_CLASS}TokenizerFast", {}
+    return f"{CLASSES[kind][0]}Tokenizer", found[0]
+
+
+def template(backend: Tokenizer, cls_id: int, sep_id: int) -> processors.TemplateProcessing:
+    """[CLS] A [SEP] of one text and [CLS] A [SEP] B [SEP] of two, with the token type after each colon."""
+    cls, sep = backend.id_to_token(cls_id), backend.id_to_token(sep_id)
+    return processors.TemplateProcessing(
+        single=[f"{cls}:0", "$A:0", f"{sep}:0"],
+        pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
+        special_tokens=[(cls, cls_id), (sep, sep_id)],
+    )
+
+
+def unknown_token(file: Path, backend: Tokenizer) -> str:
+    """What the model makes of text that it cannot spell."""
+    try:
+        tokens = backend.model.tokenize(UNSEEN)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise InputError(f"{file} is not usable: {error}; copy it again") from error
+    if len(tokens) != 1:
+        raise InputError(f"{file} spells unknown text as {len(tokens)} tokens; one unknown token is supported")
+    return str(backend.id_to_token(tokens[0].id))  # Unigram's own value for it is the text as it came
+
+
+def vocab_txt(vocab: Mapping[str, int]) -> bytes:
+    """A WordPiece vocabulary as the file that `build` reads: one token a line, whose number is the id."""
+    tokens = sorted(vocab, key=vocab.__getitem__)
+    for i, token in enumerate(tokens):
+        if vocab[token] != i or token != token.rstrip() or "\n" in token:
+            raise InputError(f"the token {token!r} with id {vocab[token]} has no place in a vocab.txt; use save()")
+    return "".join(f"{token}\n" for token in tokens).encode()
+
+
+def _pipeline(kind: str, flags: Flags, charsmap: bytes) -> tuple[Normalizer, PreTokenizer]:
+    """What happens to text before the model sees it."""
+    if kind == "wordpiece":
+        return normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=bool(flags["tokenize_chinese_chars"]),
+            strip_accents=flags["strip_accents"],
+            lowercase=bool(flags["do_lower_case"]),
+        ), pre_tokenizers.BertPreTokenizer()
+    steps: list[Normalizer] = [normalizers.Replace(quote, '"') for quote in ("``", "''")]
+    steps += [normalizers.Replace(Regex(" {2,}"), " ")]
+    if not flags["keep_accents"]:
+        steps += [normalizers.NFKD(), normalizers.StripAccents()]
+    if flags["do_lower_case"]:
+        steps += [normalizers.Lowercase()]
+    if charsmap:
+        steps += [normalizers.Precompiled(charsmap)]
+    scheme = "always" if flags["add_prefix_space"] else "never"
+    return normalizers.Sequence(steps), pre_tokenizers.Metaspace("▁", scheme)
+
+
+def _flags_of(backend: Tokenizer) -> tuple[Flags, bytes] | None:
+    """The flags and the charsmap that `_pipeline` makes this backend's pipeline from; None where it cannot."""
+    if backend.normalizer is None or backend.pre_tokenizer is None:
+        return None
+    states = backend.normalizer.__getstate__(), backend.pre_tokenizer.__getstate__()
+    normalizer, pre_tokenizer = (json.loads(state) for state in states)
+    flags: dict[str, bool | None] = {}
+    charsmap = b""
+    if kind_of(backend) == "wordpiece":
+        theirs = {"do_lower_case": "lowercase", "tokenize_chinese_chars": "handle_chinese_chars"}
+        flags = {name: normalizer.get(theirs.get(name, name)) for name in FLAGS["wordpiece"]}
+    else:
+        steps = {step["type"]: step for step in normalizer.get("normalizers", [])}
+        flags["do_lower_case"], flags["keep_accents"] = "Lowercase" in steps, "StripAccents" not in steps
+        flags["add_prefix_space"] = pre_tokenizer.get("prepend_scheme") == "always"
+        charsmap = base64.b64decode(steps.get("Precompiled", {}).get("precompiled_charsmap", ""))
+    rebuilt = _pipeline(kind_of(backend), flags, charsmap)
+    return (flags, charsmap) if states == tuple(part.__getstate__() for part in rebuilt) else None
+
+
+def _stated(kind: str, config: Mapping[str, Any]) -> Flags:
+    """The flags that the config states."""
+    flags = {name: config[name] for name in FLAGS[kind] if name in config}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InputError(f"tokenizer_config.json: {name} is {value!r}; true or false belongs there")
+    return flags
+
+
+def _class(config: Mapping[str, Any]) -> str:
+    """Whose tokenizer the config names, in the words of CLASSES; "" when it names none."""
+    name = str(config.get("tokenizer_class", "")).removesuffix("Fast").removesuffix("Tokenizer")
+    return ANY_CLASS if name == "TokenizersBackend" else name
+
+
+def _flags(file: Path, kind: str, config: Mapping[str, Any]) -> Flags:
+    """All flags of a vocabulary file, which says nothing of them itself."""
+    if _class(config) not in {"", ANY_CLASS, *CLASSES[kind]}:
+        raise InputError(
+            f"{file} is for {config['tokenizer_class']}, and is read here as for {', '.join(CLASSES[kind])}: "
+            "have transformers save it as a tokenizer.json"
+        )
+    return {**FLAGS[kind], **_stated(kind, config)}
+
+
+def _from_json(file: Path, config: Mapping[str, Any]) -> Tokenizer:
+    try:
+        backend = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise InputError(f"{file} is no usable tokenizer.json: {error}; copy it again") from error
+    if (kind := kind_of(backend)) not in CLASSES:
+        raise InputError(f"{file} holds a {kind} model; supported are {' and '.join(CLASSES)}")
+    backend.no_truncation()
+    backend.no_padding()
+    found, named = _flags_of(backend), _class(config)
+    if found is not None and named != ANY_CLASS:
+        # Where both speak, the classes of transformers follow the config and not the tokenizer.json.
+        flags = {**(FLAGS[kind] if named in CLASSES[kind] else found[0]), **_stated(kind, config)}
+        backend.normalizer, backend.pre_tokenizer = _pipeline(kind, flags, found[1])
+    return backend
+
+
+def _from_vocab(file: Path, config: Mapping[str, Any]) -> Tokenizer:
+    flags = _flags(file, "wordpiece", config)
+    try:
+        vocab = models.WordPiece.read_file(str(file))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise InputError(f"{file} is no vocabulary, one token a line in UTF-8: {error}; copy it again") from error
+    unk = str(config.get("unk_token", "[UNK]"))
+    if unk not in vocab:
+        raise InputError(f"{file} has no {unk}, which stands for what it cannot spell: is it a BERT vocabulary?")
+    backend = Tokenizer(models.WordPiece(vocab, unk_token=unk))
+    backend.normalizer, backend.pre_tokenizer = _pipeline("wordpiece", flags, b"")
+    backend.decoder = decoders.WordPiece(prefix="##")
+    return backend
+
+
+def _from_unigram(file: Path, model: sentencepiece.UnigramModel, config: Mapping[str, Any]) -> Tokenizer:
+    flags = _flags(file, "unigram", config)
+    backend = Tokenizer(models.Unigram(model.pieces, unk_id=model.unk_id, byte_fallback=False))
+    backend.normalizer, backend.pre_tokenizer = _pipeline("unigram", flags, model.charsmap)
+    backend.decoder = decoders.Metaspace("▁", "always" if flags["add_prefix_space"] else "never")
+    return backend

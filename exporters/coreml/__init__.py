@@ -1,0 +1,1 @@
+"""Core ML: `export.py` converts, `quantizer.py` rewrites the converted program."""

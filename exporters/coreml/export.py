@@ -1,0 +1,275 @@
+"""Core ML: an .mlpackage holding an ML program that the Neural Engine takes.
+
+The model works on (B, C, 1, T), every linear layer a 1x1 convolution (edgebert/lowering/channels_first.py). One length
+makes a program for iOS 17 and macOS 14 on; several are enumerated shapes of the token axis, which need iOS 18 and macOS
+15, and so do 4-bit weights. Batch 1.
+
+`fp32` computes in float32, everything else in float16, the one float that the Neural Engine has. `w8` stores each layer
+and table as int8 with a scale for each output or row. `w4` stores layers as int4 with a scale for each 32 weights of a
+row, chosen on sample texts where there are some (edgebert/quantization/gptq.py); tables stay int8. `w8a8-static` adds a
+quantize and a dequantize before every layer, with one scale for a layer's input found on sample texts; Core ML
+multiplies in int8 where the processor can. Biases and norms stay float.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+import traceback
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgebert import lowering
+from edgebert.artifact import Artifact, Stored
+from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
+from edgebert.exporters.coreml.quantizer import Layers, Samples
+from edgebert.files import new_folder
+from edgebert.models import Model
+from edgebert.models.signature import INPUTS
+from edgebert.quantization.recipes import TARGET_RECIPES, Recipe
+from edgebert.runtimes.coreml import package
+from edgebert.runtimes.coreml.mil import read_weights
+
+DESCRIPTIONS = {
+    "input_ids": "Token ids of one text, padded on the right.",
+    "attention_mask": "1 for a token, 0 for padding.",
+    "token_type_ids": "0 for the first text, 1 for the second.",
+    "logits": "Unnormalized log-probabilities (natural logarithm).",
+    "start_logits": "Unnormalized log-probabilities (natural logarithm) of each token as the answer's first.",
+    "end_logits": "Unnormalized log-probabilities (natural logarithm) of each token as the answer's last.",
+    "last_hidden_state": "Hidden states of each token, without a unit.",
+    "pooler_output": "Summary of the text, without a unit, from -1 to 1.",
+}
+UNITS = {"input_ids": "id", "attention_mask": "0 or 1", "token_type_ids": "0 or 1", "logits": "nat"}
+UNITS |= {"start_logits": "nat", "end_logits": "nat", "last_hidden_state": "1", "pooler_output": "1"}
+
+
+def missing() -> str | None:
+    """The command that installs what exporting needs; None when it is there."""
+    return None if importlib.util.find_spec("coremltools") else 'pip install "edgebert[coreml]"'
+
+
+def check(model: Model, recipe: Recipe) -> None:
+    """Refuse, before any work, what cannot become an .mlpackage.
+
+    Raises:
+        Unsupported: the target does not take the recipe.
+        MissingDependency: coremltools is not installed.
+    """
+    if recipe.name not in TARGET_RECIPES["coreml"]:
+        raise Unsupported(f"coreml does not take {recipe.name}; it takes {', '.join(TARGET_RECIPES['coreml'])}.")
+    if command := missing():
+        raise MissingDependency(f"exporting {model.family.name} to coreml needs coremltools: {command}")
+
+
+def export(
+    model: Model,
+    recipe: Recipe,
+    lengths: tuple[int, ...],
+    path: Path,
+    keep_float: Sequence[str] = (),
+    samples: Samples = (),
+) -> Artifact:
+    """Write the model as an .mlpackage, a folder; one that stands there is replaced, when all went well.
+
+    Args:
+        model: the torch model; it is not changed.
+        recipe: one of the target's.
+        lengths: of the token axis.
+        path: the folder to write.
+        keep_float: patterns of modules to leave in float, weights and arithmetic.
+        samples: inputs (1, T) without padding, for `w8a8-static` and `w4`.
+
+    Raises:
+        InputError: a length is not between 1 and the model's positions, or a static recipe has no samples.
+        Unsupported: see `check`.
+        ConversionFailed: the converter gave up; the message names the log.
+    """
+    check(model, recipe)
+    positions = model.config.max_position_embeddings
+    if not lengths or not all(1 <= length <= positions for length in lengths):
+        raise InputError(f"lengths {lengths}; at least one from 1 to the model's {positions} positions is needed.")
+    if recipe.static and not samples:
+        raise InputError(
+            f"{recipe.name} finds its scales on sample texts, and none came: give some with --calibration."
+        )
+    ascending = tuple(sorted(set(lengths)))
+    lowered = lower(model, ascending[-1])
+    with _contained(f"{model.family.name} for {model.task} in {recipe.name}"):
+        # coremltools takes no more than one input of enumerated shapes below iOS 18, and int4 came with it.
+        modern = len(ascending) > 1 or recipe.weight_bits == 4
+        layers = Layers(lowered, recipe, modern, keep_float, samples)
+        made = _convert(lowered, recipe, ascending, modern, layers.rewrite)
+        spec = made.get_spec()
+        _describe(spec.description, model, recipe, ascending)
+        with new_folder(path, True, package.MANIFEST) as folder:
+            _write(folder, spec, Path(made.weights_dir))
+    tools = {name: version(name) for name in ("torch", "coremltools")}
+    return Artifact(path, ascending, dynamic=False, tools=tools, weights=_stored(model, lowered, path))
+
+
+def lower(model: Model, longest: int) -> Model:
+    """The exact rewrites this target gains from; parameters keep their names."""
+    return lowering.channels_before_tokens(lowering.trim_positions(model, longest), longest)
+
+
+class _Outputs(nn.Module):
+    """A model that answers with a tuple, which the tracer wants."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model(*inputs).values())
+
+
+def _convert(
+    model: Model, recipe: Recipe, lengths: tuple[int, ...], modern: bool, rewrite: Callable[[Any], None]
+) -> Any:
+    """The model as a coremltools MLModel, `rewrite` applied to its program after all of the converter's own passes."""
+    import coremltools
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil import register_torch_op
+    from coremltools.converters.mil.frontend.torch.ops import _get_inputs
+    from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
+    from coremltools.converters.mil.mil.passes.pass_registry import register_pass
+
+    @register_torch_op(torch_alias=["edgebert::channel_norm"], override=True)  # type: ignore[untyped-decorator]
+    def channel_norm(context: Any, node: Any) -> None:
+        x, gamma, beta, epsilon = _get_inputs(context, node, expected=4)
+        context.add(mb.layer_norm(x=x, axes=[1], gamma=gamma, beta=beta, epsilon=epsilon, name=node.name))
+
+    @register_pass(namespace="edgebert", override=True)
+    class quantize_layers(AbstractGraphPass):  # type: ignore[misc]  # coremltools has no types
+        def apply(self, prog: Any) -> None:
+            for block in prog.functions.values():
+                with block:
+                    rewrite(block)
+
+    passes = coremltools.PassPipeline.DEFAULT
+    # No id is negative: a bundle refuses it. Guarded, -1 would be answered as the last row.
+    passes.remove_passes({"common::guard_negative_gather_indices"})
+    passes.append_pass("edgebert::quantize_layers")
+    examples = tuple(torch.ones(1, lengths[-1], dtype=torch.int32) for _ in INPUTS)
+    with torch.no_grad():
+        names = list(model(*examples))
+        traced = torch.jit.trace(_Outputs(model), examples, check_trace=False)  # type: ignore[no-untyped-call]
+    shapes = [(1, length) for length in lengths]
+    shape = shapes[0] if len(shapes) == 1 else coremltools.EnumeratedShapes(shapes, default=shapes[-1])
+    half = coremltools.precision.FLOAT16
+    return coremltools.convert(
+        traced,
+        source="pytorch",
+        convert_to="mlprogram",
+        inputs=[coremltools.TensorType(name, shape, dtype=np.int32) for name in INPUTS],
+        outputs=[coremltools.TensorType(name, dtype=np.float32) for name in names],
+        minimum_deployment_target=coremltools.target.iOS18 if modern else coremltools.target.iOS17,
+        compute_precision=coremltools.precision.FLOAT32 if recipe.name == "fp32" else half,
+        pass_pipeline=passes,
+        skip_model_load=True,
+    )
+
+
+def _describe(description: Any, model: Model, recipe: Recipe, lengths: tuple[int, ...]) -> None:
+    """Say in the file what it is, for a person who opens it and for an app."""
+    for feature in (*description.input, *description.output):
+        feature.shortDescription = DESCRIPTIONS[feature.name]
+    labels = list(model.config.labels) if "classification" in model.task else []
+    names = [feature.name for feature in (*description.input, *description.output)]
+    meta = description.metadata
+    meta.shortDescription = f"{model.family.name} for {model.task}, {recipe.name}: {recipe.about}."
+    meta.author = f"edgebert {version('edgebert')}"
+    # The day it was made is no part of what it is: one model gives one package, to the last byte.
+    meta.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
+    # No license: it is that of the weights, which a model does not carry with it.
+    said = {
+        "family": model.family.name,
+        "task": model.task,
+        "recipe": recipe.name,
+        "lengths": json.dumps(list(lengths)),
+        "labels": json.dumps(labels, ensure_ascii=False),
+        "units": json.dumps({name: UNITS[name] for name in names}),
+    }
+    meta.userDefined.update({f"{package.MARK}{key}": value for key, value in said.items()})
+
+
+def _write(folder: Path, spec: Any, weights: Path) -> None:
+    """Fill a package: manifest, weights and the sealed program."""
+    data = folder / "Data" / package.AUTHOR
+    (data / "weights").mkdir(parents=True)
+    shutil.copyfile(weights / "weight.bin", data / "weights" / "weight.bin")
+    items = {"model.mlmodel": "CoreML Model Specification", "weights": "CoreML Model Weights"}
+    # The same names for the same thing, so that one model gives one package to the last byte.
+    keys = {name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)).upper() for name in items}
+    entries = {
+        keys[name]: {
+            "author": package.AUTHOR, "description": about, "name": name,
+            "path": f"{package.AUTHOR}/{name}",
+        }
+        for name, about in items.items()
+    }  # fmt: skip
+    manifest = {
+        "fileFormatVersion": "1.0.0",
+        "itemInfoEntries": entries,
+        "rootModelIdentifier": keys["model.mlmodel"],
+    }
+    (folder / package.MANIFEST).write_text(json.dumps(manifest, indent=4) + "\n", encoding="utf-8")
+    spec.description.metadata.userDefined[package.SEAL] = package.BLANK.decode()
+    (data / "model.mlmodel").write_bytes(spec.SerializeToString(deterministic=True))
+    package.seal(folder)
+
+
+def _stored(model: Model, lowered: Model, path: Path) -> dict[str, Stored]:
+    """How each parameter stands in the package, as read back from it."""
+    first = {id(parameter): name for name, parameter in lowered.named_parameters()}
+    known = {
+        "".join(c if c.isalnum() else "_" for c in name): first[id(parameter)]
+        for name, parameter in lowered.named_parameters(remove_duplicate=False)
+    }
+    parameters = {name for name, _ in model.named_parameters()}
+    stored = {}
+    for weight in read_weights(package.read(path)):
+        name = known.get(weight.name.removesuffix("_quantized"))
+        if name in parameters:
+            stored[name] = Stored(weight.dtype, weight.bytes)
+    return stored
+
+
+@contextlib.contextmanager
+def _contained(what: str) -> Iterator[None]:
+    """Keep the converter's talk from the terminal, and make of its failure one line and a log."""
+    talk, quiet = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
+            warnings.simplefilter("ignore")
+            yield
+    except EdgebertError:
+        raise
+    except OSError:  # no room, or no right to write there: not the converter's doing
+        raise
+    except Exception as error:  # the converter's own errors have no common kind
+        descriptor, log = tempfile.mkstemp(prefix="edgebert-coreml-", suffix=".log")
+        with os.fdopen(descriptor, "w", errors="replace") as stream:
+            stream.write(talk.getvalue())
+            traceback.print_exc(file=stream)
+        reason = next(iter(str(error).strip().splitlines()), "")[:200]
+        raise ConversionFailed(
+            f"{what}: conversion failed with {type(error).__name__}: {reason} The whole log is in {log}."
+        ) from error
+    finally:
+        logging.disable(quiet)

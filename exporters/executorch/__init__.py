@@ -1,0 +1,1 @@
+"""ExecuTorch: `export.py` leads; its steps are fx_rewrites, translate (weights, graph), program."""

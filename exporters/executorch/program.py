@@ -1,0 +1,231 @@
+"""A .pte file around one XNNPACK graph: a program of few plain kernels, the constants, and a seal.
+
+The program's kernels look ids up in tables, cast the mask and count tokens; then they call the delegate. Constants that
+both sides read (a word table tied to the decoder) are stored once: a segment of the file may lie within another.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgebert.exporters.executorch.graph import Graph
+from edgebert.exporters.executorch.translate import Feed
+from edgebert.exporters.executorch.weights import Shape, Weights
+from edgebert.models.signature import INPUTS
+from edgebert.runtimes.executorch import flatbuffer
+from edgebert.runtimes.executorch.program import SEAL, SEAL_KEY
+
+SCALAR_TYPES = {"|i1": "CHAR", "<i4": "INT", "<i8": "LONG", "<f4": "FLOAT"}
+ALIGNMENT = 64
+# What a program's memory is laid out to: https://docs.pytorch.org/executorch/stable/compiler-memory-planning.html
+MEMORY_ALIGNMENT = 16
+
+
+@dataclass(slots=True)
+class Program:
+    """A program under construction: its values, its kernel calls, and the memory its tensors take.
+
+    Attributes:
+        longest: size of the token axis that memory is planned for.
+        values: what `flatbuffer.write` takes.
+        calls: likewise.
+        operators: operator to its number.
+        memory: bytes planned so far.
+        constants: name to array, in the order of the file.
+    """
+
+    longest: int
+    values: list[flatbuffer.Table] = field(default_factory=list)
+    calls: list[flatbuffer.Table] = field(default_factory=list)
+    operators: dict[tuple[str, str], int] = field(default_factory=dict)
+    memory: int = 0
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add(self, kind: str, **fields: Any) -> int:
+        """A value that is no tensor; gives its number."""
+        self.values.append({"val": (kind, fields)})
+        return len(self.values) - 1
+
+    def tensor(self, shape: Shape, dtype: str, name: str = "", array: np.ndarray | None = None) -> int:
+        """A tensor: planned into memory, or a constant under a name."""
+        sizes = [self.longest if size < 0 else size for size in shape]
+        fields: flatbuffer.Table = {
+            "scalar_type": SCALAR_TYPES[np.dtype(dtype).str],
+            "sizes": sizes,
+            "dim_order": list(range(len(sizes))),
+            "shape_dynamism": "DYNAMIC_BOUND" if -1 in shape else "STATIC",
+        }
+        if array is not None:
+            self.constants.setdefault(name, array)
+            fields["data_buffer_idx"] = list(self.constants).index(name) + 1
+            fields["extra_tensor_info"] = {"fully_qualified_name": name, "location": "SEGMENT"}
+        else:
+            size = int(np.prod(sizes)) * np.dtype(dtype).itemsize
+            low, high = self.memory & 0xFFFFFFFF, self.memory >> 32
+            fields["allocation_info"] = {"memory_id": 1, "memory_offset_low": low, "memory_offset_high": high}
+            self.memory += -(-size // MEMORY_ALIGNMENT) * MEMORY_ALIGNMENT
+        return self.add("Tensor", **fields)
+
+    def call(self, name: str, overload: str, *arguments: int) -> None:
+        """Call a kernel; the last argument is its result, which the format names twice."""
+        number = self.operators.setdefault((name, overload), len(self.operators))
+        args = [*arguments, arguments[-1]] if overload != "int" else list(arguments)
+        self.calls.append({"instr_args": ("KernelCall", {"op_index": number, "args": args})})
+
+
+def assemble(
+    methods: dict[str, tuple[Graph, list[Feed]]], tables: dict[str, Weights], outputs: dict[str, Shape],
+    notes: dict[str, str | int],
+) -> bytes:  # fmt: skip
+    """The bytes of a .pte file.
+
+    Args:
+        methods: name to what XNNPACK runs, and its inputs in order; all share constants by their names.
+        tables: the tables that feeds look into, float32 or int8 with a scale for each row.
+        outputs: the program's outputs by name, float32; -1 is the token axis.
+        notes: what the file says of itself; each becomes a method that returns it.
+    """
+    constants: dict[str, np.ndarray] = {}
+    plans = [
+        _plan(name, index, Program(graph.longest, constants=constants), feeds, tables, outputs)
+        for index, (name, (graph, feeds)) in enumerate(methods.items(), 1)
+    ]
+    plans += [_note(name, value) for name, value in notes.items()]
+    return _lay_out(plans, constants, [graph for graph, _ in methods.values()])
+
+
+def _plan(
+    name: str, segment: int, program: Program, feeds: list[Feed], tables: dict[str, Weights], outputs: dict[str, Shape]
+) -> flatbuffer.Table:
+    """A method that feeds the graph in a segment of the file."""
+    places = {name: program.tensor((1, -1), "<i4") for name in INPUTS}
+    arguments = _feed(program, feeds, tables, places)
+    results = [program.tensor(shape, "<f4") for shape in outputs.values()]
+    program.calls.append({"instr_args": ("DelegateCall", {"delegate_index": 0, "args": [*arguments, *results]})})
+    delegate = {"id": "XnnpackBackend", "processed": {"location": "SEGMENT", "index": segment}, "compile_specs": []}
+    return {
+        "name": name,
+        "container_meta_type": {"encoded_inp_str": "", "encoded_out_str": ""},
+        "values": program.values,
+        "inputs": list(places.values()),
+        "outputs": results,
+        "chains": [{"inputs": [], "outputs": [], "instructions": program.calls}],
+        "operators": [{"name": name, "overload": overload} for name, overload in program.operators],
+        "delegates": [delegate],
+        "non_const_buffer_sizes": [0, program.memory],
+    }
+
+
+def _feed(program: Program, feeds: list[Feed], tables: dict[str, Weights], places: dict[str, int]) -> list[int]:
+    """Compute the graph's inputs with plain kernels; gives their values."""
+    false, zero, one = program.add("Bool", bool_val=0), program.add("Int", int_val=0), program.add("Int", int_val=1)
+    null, axes = program.add("Null"), program.add("IntList", items=[zero, one])
+    low, high = program.add("Int", int_val=-128), program.add("Int", int_val=127)
+    length = program.add("Int", int_val=0)
+    program.call("aten::sym_size", "int", places[INPUTS[0]], one, length)
+    read: dict[tuple[str, str], int] = {}
+
+    def count(name: str, array: np.ndarray) -> int:
+        whole = program.tensor(array.shape, array.dtype.str, name, array)
+        out = program.tensor((-1, *array.shape[1:]), array.dtype.str)
+        program.call("aten::slice_copy", "Tensor_out", whole, zero, null, length, one, out)
+        return out
+
+    def look(table: Weights, where: int, shape: Shape) -> int:
+        data = program.tensor(table.shape, table.data.dtype.str, table.name, table.data)
+        out = program.tensor(shape, "<f4")
+        if table.scale is None:
+            program.call("aten::embedding", "out", data, where, program.add("Int", int_val=-1), false, false, out)
+            return out
+        scale = program.tensor(table.scale.shape, "<f4", f"{table.name}.scale", table.scale)
+        program.call("quantized_decomposed::embedding_byte", "out", data, scale, null, low, high, where, out)
+        return out
+
+    values = []
+    for feed in feeds:
+        key = (feed.kind, feed.source)
+        if feed.source and key not in read:
+            read[key] = program.tensor((1, -1), "<i8" if feed.kind == "lookup" else "<f4")
+            program.call("dim_order_ops::_to_dim_order_copy", "out", places[feed.source], false, axes, read[key])
+        match feed.kind:
+            case "cast":
+                values.append(read[key])
+            case "lookup":
+                values.append(look(tables[feed.table], read[key], feed.value.shape))
+            case "count":
+                values.append(count("count", np.arange(program.longest, dtype=np.float32)))
+            case "rows":
+                table = tables[feed.table]
+                if table.scale is None:
+                    values.append(count(table.name, table.data))
+                else:
+                    rows = count("positions", np.arange(program.longest, dtype=np.int64))
+                    values.append(look(table, rows, feed.value.shape))
+    return values
+
+
+def _note(name: str, value: str | int) -> flatbuffer.Table:
+    """A method without inputs that returns a constant."""
+    kind = ("String", {"string_val": value}) if isinstance(value, str) else ("Int", {"int_val": value})
+    return {
+        "name": name,
+        "container_meta_type": {"encoded_inp_str": "", "encoded_out_str": ""},
+        "values": [{"val": kind}],
+        "inputs": [],
+        "outputs": [0],
+        "chains": [{"inputs": [], "outputs": [], "instructions": []}],
+        "operators": [],
+        "delegates": [],
+        "non_const_buffer_sizes": [0],
+    }
+
+
+def _lay_out(plans: list[flatbuffer.Table], constants: dict[str, np.ndarray], graphs: list[Graph]) -> bytes:
+    """Put program, constants, delegates and seal into one file."""
+    where: dict[str, int] = {}
+    parts: list[bytes] = []
+    end = 0
+
+    def place(data: bytes | memoryview) -> int:
+        nonlocal end
+        start = -(-end // ALIGNMENT) * ALIGNMENT
+        parts.extend((b"\0" * (start - end), bytes(data)))
+        end = start + len(data)
+        return start
+
+    for name, array in constants.items():
+        where[name] = place(np.ascontiguousarray(array).data.cast("B"))
+    tables = max(end, 1)
+    delegates = [graph.serialize() for graph in graphs]
+    segments = [(0, tables), *((place(delegate), len(delegate)) for delegate in delegates)]
+    named = []
+    for name, array in dict(item for graph in graphs for item in graph.constants.items()).items():
+        if name not in where:
+            where[name] = place(array.data.cast("B"))
+        named.append({"key": name, "segment_index": len(segments)})
+        segments.append((where[name], array.nbytes))
+    named.append({"key": SEAL_KEY, "segment_index": len(segments)})
+    segments.append((place(SEAL + bytes(32)), len(SEAL) + 32))
+    root = flatbuffer.write(
+        flatbuffer.program_schema(),
+        {
+            "version": 0,
+            "execution_plan": plans,
+            "constant_buffer": [],
+            "backend_delegate_data": [],
+            "segments": [{"offset": start, "size": size} for start, size in segments],
+            "constant_segment": {"segment_index": 0, "offsets": [0, *(where[name] for name in constants)]},
+            "named_data": named,
+        },
+    )
+    # The header stands between the flatbuffer's magic and its tables, which moves the root by the header's length.
+    header = 32
+    size = len(root) + header
+    base = -(-size // 128) * 128
+    first = int.from_bytes(root[:4], "little") + header
+    extended = b"eh00" + b"".join(n.to_bytes(w, "little") for n, w in ((32, 4), (size, 8), (base, 8), (end, 8)))
+    head = first.to_bytes(4, "little") + root[4:8] + extended + root[8:]
+    content = b"".join((head.ljust(base, b"\0"), *parts))[:-32]
+    return content + hashlib.sha256(content).digest()

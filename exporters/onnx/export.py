@@ -1,0 +1,264 @@
+"""ONNX for ONNX Runtime: one file with a free batch and token axis, so that one graph serves every length.
+
+`fp16` stores and computes in half precision, with inputs int32 and outputs float32 as everywhere; where ONNX Runtime
+has no kernel in half precision, as mostly on x86, it computes that operator in float. For the recipes with integers see
+`quantizer.py`, and for operators that stand for slower ones `rewrites.py`.
+"""
+
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import shutil
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgebert import lowering
+from edgebert.artifact import Artifact
+from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
+from edgebert.exporters.onnx.names import Names, name_weights
+from edgebert.exporters.onnx.numbers import Samples, activation_ranges
+from edgebert.exporters.onnx.quantizer import Quantizer, bits_of
+from edgebert.exporters.onnx.rewrites import lower_graph
+from edgebert.models import Model
+from edgebert.models.signature import INPUTS
+from edgebert.quantization import gptq
+from edgebert.quantization.recipes import TARGET_RECIPES, Recipe
+from edgebert.runtimes.onnx.file import BLANK, MAX_TOKENS, PRODUCER, SEAL, VOCABULARY, seal_of
+
+NEEDS = ("onnx", "onnxscript", "onnxruntime")
+
+# The first opset with Gelu as one operator: https://onnx.ai/onnx/operators/onnx__Gelu.html
+OPSET = 20
+# A protobuf message ends at 2 GiB; what a graph adds to its weights, some 100 KB a layer, fits the margin many times.
+ONE_FILE = 2**31 - 2**26
+
+
+def missing() -> str | None:
+    """The command that installs what exporting needs; None when it is there."""
+    found = all(importlib.util.find_spec(name) for name in NEEDS)
+    return None if found else 'pip install "edgebert[onnx]"'
+
+
+def check(model: Model, recipe: Recipe) -> None:
+    """Refuse, before any work, what cannot become an ONNX file.
+
+    Raises:
+        Unsupported: the target does not take the recipe.
+        MissingDependency: a package is not installed.
+    """
+    if recipe.name not in TARGET_RECIPES["onnx"]:
+        raise Unsupported(f"onnx does not take {recipe.name}; it takes {', '.join(TARGET_RECIPES['onnx'])}.")
+    if command := missing():
+        raise MissingDependency(f"exporting {model.family.name} to onnx needs {', '.join(NEEDS)}: {command}")
+
+
+def export(
+    model: Model,
+    recipe: Recipe,
+    lengths: tuple[int, ...],
+    path: Path,
+    keep_float: tuple[str, ...] = (),
+    samples: Samples = (),
+) -> Artifact:
+    """Write the model as one .onnx file; weights of 2 GiB and more stand beside it in `<name>.onnx.data`.
+
+    Args:
+        model: the torch model; it is not changed.
+        recipe: a recipe of the target.
+        lengths: the last one bounds the token axis; every length below it is served too.
+        path: the file to write; one that exists is replaced, when all went well.
+        keep_float: patterns of modules that a recipe with integers leaves in float, see `quantization/recipes.py`.
+        samples: inputs int32 (1, T), unpadded, that `w8a8-static` finds its scales on, and `w4` its roundings; without
+            any, `w4` rounds each weight for itself.
+
+    Raises:
+        InputError: a length is not between 1 and the model's positions, a static recipe gets no samples, or the file
+            cannot be written there.
+        Unsupported: see `check`.
+        ConversionFailed: the converter gave up; the message names the log.
+    """
+    check(model, recipe)
+    positions = model.config.max_position_embeddings
+    if not lengths or not all(1 <= length <= positions for length in lengths):
+        raise InputError(f"lengths {lengths}; at least one from 1 to the model's {positions} positions is needed.")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} is not a folder; make it first, or choose another place for {path.name}.")
+    if recipe.static and not samples:
+        raise InputError(f"{recipe.name} finds its scales on sample texts, and none were given.")
+    longest = max(lengths)
+    with _contained(f"{model.family.name} for {model.task} in {recipe.name}"):
+        # torch takes a dimension of size 1 for a constant, so that the free axis reaches 2 at least.
+        lowered = lower(model, recipe, max(longest, 2))
+        names = Names(model, lowered)
+        kept = partial(names.kept, patterns=keep_float)
+        ranges = activation_ranges(lowered, samples) if recipe.static else {}
+        rounded = _rounded(lowered, kept, samples) if recipe.weight_bits == 4 and samples else {}
+        converted = _convert(lowered, max(longest, 2))
+        name_weights(converted.graph, lowered)
+        lower_graph(converted, recipe)
+        if recipe.quantized:
+            Quantizer(converted, recipe, kept, ranges, rounded).run()
+        _finish(converted, model, longest)
+        _write(converted, path)
+        weights = names.stored(converted.graph)
+    tools = {name: version(name) for name in ("torch", *NEEDS)}
+    return Artifact(path, tuple(sorted(set(lengths))), dynamic=True, tools=tools, weights=weights)
+
+
+def lower(model: Model, recipe: Recipe, longest: int) -> Model:
+    """The exact rewrites this target gains from; see edgebert/lowering for what each does."""
+    # Rows that no length reaches are dead weight: 384 of 512 in a file for 128 tokens.
+    lowered = lowering.trim_positions(model, longest)
+    if recipe.quantized:
+        # A grouped convolution in int8 is 3 times slower than float on x86, and 2 times faster on a phone. Split into
+        # linear layers it is quick on both: a Cortex-A76 needs the same instructions (0.672 G for 0.664 G,
+        # SqueezeBERT-base at 128 tokens).
+        lowered = lowering.tokens_before_channels(lowered, lowering.SlicedLinears)
+        # A batched product with a constant would be quantized with a scale for each column of all groups together.
+        lowered = lowering.split_grouped_linears(lowered, lowering.SlicedLinears)
+        # The pointwise half of a separable convolution is a linear layer, which is quantized by channel.
+        lowered = lowering.separate_convolutions(lowered)
+    if recipe.activation_bits == 8:
+        # The scores come from a product in half precision, which a division would follow as an operator of its own.
+        lowered = lowering.scale_keys(lowered)
+    lowered = lowering.first_token_only(lowered)
+    if recipe.quantized:
+        lowered = lowering.query_inputs(lowered, lowering.SlicedLinears)
+    return _halved(lowered) if recipe.weight_bits == 16 else lowered
+
+
+def _rounded(model: Model, kept: Callable[[str], bool], samples: Samples) -> dict[str, gptq.Rounded]:
+    """The linear layers that get 4 bits, rounded for what they compute on the samples."""
+    linear = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    chosen = [name.removesuffix(".weight") for name in linear if bits_of(name) == 4 and not kept(name)]
+    return gptq.round_weights(model, chosen, samples)
+
+
+def _halved(model: Model) -> Model:
+    """A copy in half precision; each weight is halved by itself, so that no second copy in float is made."""
+    halved = lowering.duplicate(model)
+    done: dict[nn.Parameter, nn.Parameter] = {}
+    for module in halved.modules():
+        for name, tensor in list(module.named_parameters(recurse=False)):
+            if tensor not in done:
+                done[tensor] = nn.Parameter(tensor.half(), requires_grad=False)
+            setattr(module, name, done[tensor])
+    return halved
+
+
+def _convert(model: Model, longest: int) -> Any:
+    """The model as an onnx_ir.Model whose outputs are float32."""
+    # Two rows and more than one token, for torch.export makes constants of sizes 0 and 1; and three tensors, for it
+    # takes one tensor that is given three times for one input.
+    examples = tuple(torch.ones(2, min(longest, 8), dtype=torch.int32) for _ in INPUTS)
+    batch, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1, max=longest)
+    with torch.no_grad():
+        names = list(model(*examples))
+        program = torch.export.export(
+            model, examples, dynamic_shapes=({0: batch, 1: tokens},) * len(INPUTS), strict=False
+        )
+        exported = torch.onnx.export(
+            program, (), dynamo=True, verbose=False, opset_version=OPSET, input_names=list(INPUTS), output_names=names
+        )
+    if exported is None:
+        raise ConversionFailed("torch.onnx.export gave nothing back.")
+    _widen_outputs(exported.model.graph)
+    return exported.model
+
+
+def _widen_outputs(graph: Any) -> None:
+    """Cast outputs in half precision to float32, under their names."""
+    import onnx_ir
+
+    for i, value in enumerate(graph.outputs):
+        if value.dtype == onnx_ir.DataType.FLOAT16:
+            cast = onnx_ir.node("Cast", [value], {"to": int(onnx_ir.DataType.FLOAT)})
+            graph.append(cast)
+            wide = cast.outputs[0]
+            wide.shape, wide.type = value.shape, onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
+            name, value.name = value.name, f"{value.name}.half"
+            wide.name = name
+            graph.outputs[i] = wide
+
+
+def _finish(model: Any, source: Model, longest: int) -> None:
+    """Take out what tells of this machine, and write in what the runtime asks for."""
+    import onnx_ir.passes.common as passes
+
+    passes.ClearMetadataAndDocStringPass()(model)  # stack traces with this machine's paths
+    model.graph.name, model.producer_name, model.producer_version = "edgebert", PRODUCER, version("edgebert")
+    model.metadata_props.clear()
+    model.metadata_props.update({
+        MAX_TOKENS: str(longest),
+        VOCABULARY: str(source.config.vocab_size),
+        SEAL: BLANK.decode(),
+    })
+
+
+def _write(model: Any, path: Path) -> None:
+    """Write the file beside its place, seal it, and move it there.
+
+    Raises:
+        InputError: the folder is not there or cannot be written to.
+    """
+    import onnx_ir
+
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        try:
+            size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+            data = f"{path.name}.data" if size > ONE_FILE else None
+            onnx_ir.save(model, scratch / path.name, external_data=data)
+            _seal(scratch / path.name)
+            for file in sorted(scratch.iterdir(), reverse=True):  # the data before the file that names it
+                os.replace(file, path.parent / file.name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+def _seal(file: Path) -> None:
+    """Write the hash of the file's bytes into its metadata."""
+    found = seal_of(file.read_bytes())
+    if found is None:
+        raise ConversionFailed("the metadata is not where a protobuf writer puts it, at the end of the file.")
+    start, _, wanted = found
+    with file.open("r+b") as stream:
+        stream.seek(start)
+        stream.write(wanted.encode())
+
+
+@contextlib.contextmanager
+def _contained(what: str) -> Iterator[None]:
+    """Keep the converter's talk from the terminal, and make of its failure one line and a log."""
+    talk, quiet = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
+            warnings.simplefilter("ignore")
+            yield
+    except EdgebertError:
+        raise
+    except Exception as error:  # the converter's own errors have no common kind
+        descriptor, log = tempfile.mkstemp(prefix="edgebert-onnx-", suffix=".log")
+        with os.fdopen(descriptor, "w", errors="replace") as stream:
+            stream.write(talk.getvalue())
+            traceback.print_exc(file=stream)
+        reason = next(iter(str(error).strip().splitlines()), "")[:200]
+        raise ConversionFailed(
+            f"{what}: conversion failed with {type(error).__name__}: {reason} The whole log is in {log}."
+        ) from error
+    finally:
+        logging.disable(quiet)

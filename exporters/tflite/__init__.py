@@ -1,0 +1,1 @@
+"""TFLite: `export.py` leads; its steps are draft, ranges, weights, pack."""

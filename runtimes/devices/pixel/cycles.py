@@ -1,0 +1,324 @@
+"""The cycle model: how long a phone's core takes for the blocks that an inference runs.
+
+A block is a straight run of instructions. Cores that reorder instructions overlap the work of neighbouring blocks, so a
+block takes as long as what it keeps busiest: the slots in which instructions start (issue), the vector unit (vector),
+or the units of loads and stores (load). A chain of multiply-accumulates into one register, each waiting for the one
+before, bounds the vector unit too: with latency 4, twelve accumulators let three start in a cycle. An in-order core
+starts an instruction beside a vector one only where the two pair; the others cost their own slot.
+
+Rates and latencies are those of `phones.CORES`. Three numbers are fitted on published measurements by
+`tools/fit_cycles.py` and kept in `fit.json`: the share of an in-order core's instructions that find no partner; how
+much longer than its busiest unit an out-of-order core takes; and the cycles from one dot product to the next into the
+same register on X1. Weights that no cache holds are streamed from memory, and an inference takes no less than that.
+
+What is assumed where nothing was published: a matrix product instruction (SMMLA) starts as often as a dot product, for
+twice the products; on X3 and X4 dot products wait for each other as on X1, in proportion to the float rate that was
+measured on each; widening multiplies start as often as float ones, operations on whole numbers likewise, but twice as
+often on A75 (at once a cycle all vector instructions of the published int8 MobileNet v1 would take longer than it did);
+shuffles as float additions; a division or square root keeps the unit busy for 8 cycles; memory gives one core the share
+of its rate on paper that it gave on Pixel 6.
+"""
+
+import dataclasses
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from edgebert.errors import InputError
+from edgebert.runtimes.devices.device import Estimate, Hot
+from edgebert.runtimes.devices.pixel.counter import Block, Counts
+from edgebert.runtimes.devices.pixel.decode import KINDS, LOADS, MULTIPLY, PERMUTE, SHARES, STORES, VECTOR, decode
+from edgebert.runtimes.devices.pixel.phones import CORES, Core, Phone
+
+FIT = Path(__file__).with_name("fit.json")
+
+# X1 has four vector pipes, X3 and X4 as well, but an int8 matrix product sustained 2.07 dot products a cycle with 16
+# accumulators and 2.33 with 20 (google/XNNPACK commit 26b6e4c848), as if each waited longer for the one before than
+# the tables say. So the wait is fitted, and no more than what 20 accumulators give is taken from these cores.
+FOUR_PIPES, MOST_ACCUMULATORS = ("cortex-x1", "cortex-x3", "cortex-x4"), 20
+WHOLE_NUMBERS = {"cortex-a75": 2.0}  # vector operations a cycle, where that is not the rate of float ones
+DIVIDE = 8.0  # cycles
+
+# GB/s at which one big core streamed weights; lower bounds derived from published latencies. Elsewhere the share of the
+# memory's rate on paper that Pixel 6 gave: 19.7 of 51.2.
+STREAMED = {"pixel-6": 19.7, "pixel-8": 16.9}
+STREAM_SHARE = 19.7 / 51.2
+
+# What each further thread takes from the speed of all: Pixel 3a's two big cores were 1.91 times as fast as one and
+# Pixel 2's four 3.19 times (google/XNNPACK README, MobileNet v1), with the fall of the clock in it.
+THREAD_LOSS = 0.065
+LEAST_EFFICIENCY = 0.5
+
+HOTTEST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a block asks of a core.
+
+    Attributes:
+        counts: instructions by kind; 128-bit loads and stores by register.
+        carried: longest chain of accumulations into a register that goes on in the block's next turn.
+        within: longest chain of accumulations into any register.
+        length: instructions.
+    """
+
+    counts: Mapping[str, int]
+    carried: int
+    within: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The fitted numbers.
+
+    Attributes:
+        unpaired: share of the instructions of an in-order core, other than those of its vector unit, that find no
+            partner to start with.
+        stretch: cycles of an out-of-order core over those of its busiest unit.
+        wait: cycles from one dot product to the next into the same register on X1.
+        low, high: published over modelled time, the least and the greatest of the rows when each is left out in turn.
+    """
+
+    unpaired: float
+    stretch: float
+    wait: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Cycles that one turn of a block takes of each of a core's resources, and the greatest of these."""
+
+    vector: float
+    load: float
+    issue: float
+
+    @property
+    def cycles(self) -> float:
+        """What the block takes."""
+        return max(self.vector, self.load, self.issue)
+
+    @property
+    def name(self) -> str:
+        """Of the resource that bounds it; the vector unit's where several do."""
+        return max((self.vector, "vector"), (self.load, "load"), (self.issue, "issue"), key=lambda pair: pair[0])[1]
+
+
+@lru_cache(maxsize=1)
+def fit() -> Fit:
+    """The numbers in `fit.json`."""
+    told = json.loads(FIT.read_text())
+    return Fit(**{field.name: told[field.name] for field in dataclasses.fields(Fit)})
+
+
+@lru_cache(maxsize=1 << 15)
+def work(words: tuple[int, ...]) -> Work:
+    """What a block of these instructions asks for."""
+    counts: Counter[str] = Counter()
+    chains: Counter[int] = Counter()
+    within = 0
+    fresh: set[int] = set()
+    for word in words:
+        one = decode(word)
+        counts[one.kind] += one.registers if one.kind in ("load_q", "store_q") else 1
+        if one.accumulates and one.written is not None:
+            chains[one.written] += 1
+            within = max(within, chains[one.written])
+        for register in one.overwritten:
+            chains[register] = 0
+            fresh.add(register)
+    carried = max((length for register, length in chains.items() if register not in fresh), default=0)
+    return Work(dict(counts), carried, within, len(words))
+
+
+def rates(name: str, core: Core) -> dict[str, float | None]:
+    """Instructions of each kind of the vector unit that start in a cycle; None for one that the core does not have."""
+    found: dict[str, float | None] = {"dot": core.sdot, "mmla": core.sdot if "i8mm" in core.features else None}
+    found |= dict.fromkeys(("fma32", "fma16", "long"), core.fmla4s)
+    found |= {"integer": WHOLE_NUMBERS.get(name, core.fmla4s), "fmul": core.fmul4s, "divide": 1 / DIVIDE}
+    return found | dict.fromkeys(("fadd", "float", *PERMUTE), core.fadd4s)
+
+
+def bounds(asked: Work, name: str, fitted: Fit, shared: bool = False) -> Bounds:
+    """Cycles that one turn of a block takes on a core.
+
+    Args:
+        asked: what the block asks for.
+        name: of the core, a key of `phones.CORES`.
+        fitted: see `fit`.
+        shared: whether another core works with the same vector unit, as pairs of A510 do.
+
+    Raises:
+        InputError: the block has instructions that the core does not have.
+    """
+    core, counts = CORES[name], asked.counts
+    vector = _vector(asked, name, core) * (2 if shared else 1)
+    load = (sum(counts.get(kind, 0) for kind in LOADS) + counts.get("prefetch", 0)) / core.load_q
+    load = max(load, sum(counts.get(kind, 0) for kind in STORES) / core.store_q)
+    # At most one branch is taken in a cycle.
+    issue = max(sum(counts.values()) / core.dispatch, float(bool(counts.get("branch"))))
+    if core.in_order:
+        return _in_order(core, asked, fitted, vector, load, issue)
+    products = counts.get("dot", 0) + counts.get("mmla", 0)
+    latency = float(core.fmla_latency[0])
+    vector *= fitted.stretch
+    if products and name in FOUR_PIPES:
+        latency = fitted.wait * CORES["cortex-x1"].fmla4s / core.fmla4s
+        vector = max(vector, products * latency / MOST_ACCUMULATORS)
+    return Bounds(max(vector, asked.carried * latency), load * fitted.stretch, issue * fitted.stretch)
+
+
+def _vector(asked: Work, name: str, core: Core) -> float:
+    """Cycles that a block keeps the vector unit busy."""
+    started, cycles = rates(name, core), 0.0
+    for kind in (*MULTIPLY, *VECTOR, *PERMUTE):
+        number = asked.counts.get(kind, 0)
+        if not number or (kind == "insert" and core.in_order):  # which pair freely
+            continue
+        if (rate := started[kind]) is None:
+            raise InputError(f"{name} has no known rate of {kind} instructions, which the model runs.")
+        cycles += number / rate
+    return cycles
+
+
+def _in_order(core: Core, asked: Work, fitted: Fit, vector: float, load: float, issue: float) -> Bounds:
+    """Cycles where instructions start in order: what finds no partner waits for its own slot."""
+    counts = asked.counts
+    busy = sum(counts.get(kind, 0) for kind in (*MULTIPLY, *VECTOR, "permute"))
+    if core.dispatch == 2:  # A55: a 128-bit load keeps both slots for two cycles
+        loads = counts.get("load_q", 0)
+        vector, busy = vector + 2 * loads, busy + loads
+    rest = sum(counts.values()) - busy
+    alone = fitted.unpaired * rest / (core.dispatch - 1)
+    vector = max(vector, float(asked.within * core.fmla_latency[0]))
+    if vector >= alone:
+        return Bounds(vector + alone, load, issue)
+    return Bounds(vector, load, max(issue, vector + alone))
+
+
+def seconds(blocks: Iterable[tuple[Work, int]], name: str, ghz: float, fitted: Fit, shared: bool = False) -> float:
+    """The time of blocks, each with how often it ran, on one core of a clock."""
+    return sum(bounds(one, name, fitted, shared).cycles * times for one, times in blocks) / (ghz * 1e9)
+
+
+def bandwidth(phone: Phone) -> float | None:
+    """GB/s at which one core streams weights; None where not even the memory's rate on paper is known."""
+    if phone.name in STREAMED:
+        return STREAMED[phone.name]
+    return phone.dram_gbs * STREAM_SHARE if phone.dram_gbs else None
+
+
+def last_cache(phone: Phone) -> int | None:
+    """KiB of the last cache before memory, None where it is not verified."""
+    return phone.slc_kib or phone.l3_kib
+
+
+def workers(phone: Phone, threads: int) -> list[tuple[str, float, bool]]:
+    """Core, clock in GHz and whether its vector unit is shared, of the cores that threads run on, biggest first.
+
+    Raises:
+        InputError: the phone has fewer cores.
+    """
+    cores = [(cluster, index) for cluster in phone.clusters for index in range(cluster.count)]
+    if not 1 <= threads <= len(cores):
+        raise InputError(f"{phone.name} has {len(cores)} cores; {threads} threads were asked for.")
+    taken = cores[:threads]
+    pairs = Counter((id(cluster), index // 2) for cluster, index in taken if cluster.core == "cortex-a510")
+    return [(c.core, c.ghz, pairs[id(c), index // 2] == 2) for c, index in taken]
+
+
+def estimate(counts: Counts, phone: Phone, threads: int = 1, weights: int | None = None) -> Estimate:
+    """Time and its parts, of one inference.
+
+    Args:
+        counts: of one thread on the phone's biggest core.
+        phone: whose cores take the time.
+        threads: on as many cores, biggest first; the blocks are shared out in proportion to the cores' speeds.
+        weights: bytes that are read once an inference, None where they are not known.
+
+    Raises:
+        InputError: the phone has fewer cores, or a core lacks instructions that were counted.
+    """
+    fitted, prime = fit(), phone.prime
+    cycles: dict[int, float] = {}
+    held: defaultdict[str, float] = defaultdict(float)
+    for index, block in enumerate(counts.blocks):
+        found = bounds(work(block.words), prime.core, fitted)
+        cycles[index] = found.cycles * block.times
+        held[found.name] += cycles[index]
+    alone = sum(cycles.values()) / (prime.ghz * 1e9)
+    took = _together(counts.blocks, phone, threads, alone, fitted)
+    streamed = _streaming(phone, weights)
+    bound = max(held, key=lambda name: held[name], default="issue")
+    if streamed > took:
+        took, bound = streamed, "memory"
+    kinds = _kinds(counts.blocks)
+    total = sum(cycles.values()) or 1.0
+    return Estimate(
+        instructions=counts.instructions,
+        cycles=took * prime.ghz * 1e9,
+        ms=took * 1e3,
+        low_ms=took * 1e3 * fitted.low,
+        high_ms=took * 1e3 * fitted.high,
+        core=prime.core,
+        ghz=prime.ghz,
+        bound=bound,
+        bounds={name: part / total for name, part in sorted(held.items())},
+        memory_ms=streamed * 1e3 if streamed else None,
+        kinds=kinds,
+        shares={share: _share(counts.blocks, cycles, members) / total for share, members in SHARES.items()},
+        hot=_hottest(counts.blocks, cycles, total),
+    )
+
+
+def _together(blocks: tuple[Block, ...], phone: Phone, threads: int, alone: float, fitted: Fit) -> float:
+    """Seconds on several cores."""
+    given = workers(phone, threads)
+    if threads == 1:
+        return alone
+    asked = [(work(block.words), block.times) for block in blocks]
+    took = {one: seconds(asked, *one[:2], fitted, one[2]) for one in set(given)}
+    speed = sum(1 / took[one] for one in given)
+    return 1 / (speed * max(LEAST_EFFICIENCY, 1 - THREAD_LOSS * (threads - 1)))
+
+
+def _streaming(phone: Phone, weights: int | None) -> float:
+    """Seconds to read the weights from memory, 0 where a cache holds them or too little is known."""
+    gbs, cache = bandwidth(phone), last_cache(phone)
+    if weights is None or gbs is None or (cache is not None and weights <= cache * 1024):
+        return 0.0
+    return weights / (gbs * 1e9)
+
+
+def _kinds(blocks: tuple[Block, ...]) -> dict[str, int]:
+    """Instructions by kind."""
+    found: Counter[str] = Counter()
+    for block in blocks:
+        for word in block.words:
+            found[decode(word).kind] += block.times
+    return {kind: found[kind] for kind in KINDS if found[kind]}
+
+
+def _share(blocks: tuple[Block, ...], cycles: dict[int, float], members: tuple[str, ...]) -> float:
+    """Cycles of some kinds: each block's are shared out by its instructions."""
+    found = 0.0
+    for index, block in enumerate(blocks):
+        counted = sum(decode(word).kind in members for word in block.words)
+        found += cycles[index] * counted / max(len(block.words), 1)
+    return found
+
+
+def _hottest(blocks: tuple[Block, ...], cycles: dict[int, float], total: float) -> tuple[Hot, ...]:
+    """The blocks that take longest."""
+    order = sorted(range(len(blocks)), key=lambda index: (-cycles[index], blocks[index].address))
+    found = []
+    for index in order[:HOTTEST]:
+        block = blocks[index]
+        found.append(Hot(block.library, block.symbol, block.offset, cycles[index] / total, block.instructions))
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""ExecuTorch programs: `session.py` answers, `program.py` reads the file by `flatbuffer.py`."""

@@ -1,0 +1,1 @@
+"""ONNX files: `session.py` answers, `file.py` reads and vouches for the file."""

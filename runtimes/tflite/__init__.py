@@ -1,0 +1,1 @@
+"""TFLite files: `session.py` answers, `layout.py` reads the file."""

@@ -1,0 +1,136 @@
+"""What an open bundle makes of text, for each task: the same as torch's outputs say when read by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference import reference
+
+import edgebert
+from edgebert.bundle.opened import Bundle
+from edgebert.checkpoints.checkpoint import Checkpoint
+from edgebert.errors import InputError
+
+pytestmark = pytest.mark.parity
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = ["where", "is", "the", "red", "house", "it", "stands", "on", "a", "hill", "by", "sea", "?", "."]
+VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+QUESTION, CONTEXT = "where is the red house?", "the red house stands on a hill by the sea."
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("predict")
+
+
+def opened(place: Path, task: str, name: str = "bert") -> tuple[Checkpoint, Bundle]:
+    """A tiny model with that head and a vocabulary, exported once for the module."""
+    checkpoint, out = place / f"{name}-{task}", place / f"{name}-{task}-bundle"
+    if not out.exists():
+        reference(name, task).save_pretrained(checkpoint)
+        (checkpoint / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+        edgebert.export(checkpoint, target="onnx", recipe="fp32", lengths=(32,), out=out)
+    return edgebert.load(checkpoint), edgebert.open(out)
+
+
+def torch_outputs(source: Checkpoint, *texts: str | tuple[str, str]) -> dict[str, np.ndarray]:
+    assert source.tokenizer is not None
+    inputs = source.tokenizer.batch(list(texts))
+    with torch.no_grad():
+        outputs = source.model(**{key: torch.from_numpy(value) for key, value in inputs.items()})
+    return {key: value.numpy() for key, value in outputs.items()}
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    return np.exp(x) / np.exp(x).sum()
+
+
+def test_sequence_classification(place: Path) -> None:
+    source, bundle = opened(place, "sequence-classification")
+    answer = bundle.predict(CONTEXT)
+    scores = softmax(torch_outputs(source, CONTEXT)["logits"][0])
+    assert answer["label"] == f"kind_{scores.argmax()}"
+    assert answer["score"] == pytest.approx(scores.max(), abs=1e-5)
+    assert sum(entry["score"] for entry in answer["labels"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_token_classification(place: Path) -> None:
+    source, bundle = opened(place, "token-classification")
+    tokens = bundle.predict("The Red house")["tokens"]
+    logits = torch_outputs(source, "The Red house")["logits"][0]
+    assert [entry["token"] for entry in tokens] == ["the", "red", "house"]
+    assert [(entry["start"], entry["end"]) for entry in tokens] == [(0, 3), (4, 7), (8, 13)]
+    assert [entry["label"] for entry in tokens] == [f"kind_{i}" for i in logits[1:4].argmax(-1)]
+
+
+def test_question_answering(place: Path) -> None:
+    source, bundle = opened(place, "question-answering")
+    answer = bundle.predict(QUESTION, CONTEXT)
+    outputs = torch_outputs(source, (QUESTION, CONTEXT))
+    first = len(source.tokenizer.encode(QUESTION).ids)  # type: ignore[union-attr]
+    start, end = outputs["start_logits"][0][first:-1], outputs["end_logits"][0][first:-1]
+    best = max(start[i] + end[j] for i in range(len(start)) for j in range(i, len(end)))
+    assert answer["score"] == pytest.approx(best, abs=1e-4)
+    assert answer["answer"] == CONTEXT[answer["start"] : answer["end"]]
+    assert answer["answer"]
+
+
+def test_multiple_choice(place: Path) -> None:
+    source, bundle = opened(place, "multiple-choice")
+    choices = ("on a hill", "by the sea", "the red sea")
+    answer = bundle.predict(QUESTION, *choices)
+    scores = softmax(torch_outputs(source, *((QUESTION, choice) for choice in choices))["logits"][:, 0])
+    assert answer["choice"] == scores.argmax()
+    assert answer["label"] == choices[scores.argmax()]
+    assert answer["scores"] == pytest.approx(scores.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("name", "task", "text", "place_of"), [
+    ("bert", "masked-lm", "the red [MASK] stands", 3),
+    ("rembert", "causal-lm", "the red house", 3),
+])  # fmt: skip
+def test_language_models_fill_and_continue(place: Path, name: str, task: str, text: str, place_of: int) -> None:
+    source, bundle = opened(place, task, name)
+    answer = bundle.predict(text)
+    best = int(torch_outputs(source, text)["logits"][0, place_of, : len(VOCAB)].argmax())
+    assert answer["words"][0][0]["label"] == source.tokenizer.decode([best], False)  # type: ignore[union-attr]
+    assert len(answer["words"]) == 1
+
+
+def test_base_gives_the_mean_vector(place: Path) -> None:
+    source, bundle = opened(place, "base")
+    answer = bundle.predict(CONTEXT)
+    states = torch_outputs(source, CONTEXT)["last_hidden_state"][0]
+    assert answer["shape"] == list(states.shape)
+    assert answer["mean"] == pytest.approx(states.mean(0).tolist(), abs=1e-5)
+
+
+REFUSALS = [
+    ("question-answering", (QUESTION,), "which takes a context"),
+    ("question-answering", (QUESTION, "a", "b"), "which takes a context"),
+    ("multiple-choice", (QUESTION, "a"), "two choices or more"),
+    ("sequence-classification", ("a", "b", "c"), "at most one"),
+    ("masked-lm", ("no gap here",), r"has no \[MASK\] to fill"),
+    ("question-answering", (QUESTION, " "), "the context has no words"),
+]
+
+
+@pytest.mark.parametrize(("task", "texts", "text"), REFUSALS)
+def test_wrong_texts_are_refused(place: Path, task: str, texts: tuple[str, ...], text: str) -> None:
+    _, bundle = opened(place, task)
+    with pytest.raises(InputError, match=text):
+        bundle.predict(*texts)
+
+
+def test_a_long_text_is_cut_to_the_longest_length(place: Path) -> None:
+    _, bundle = opened(place, "sequence-classification")
+    assert bundle.predict("the red house " * 50)["label"] == bundle.predict("the red house " * 10)["label"]
+
+
+def test_a_model_without_tokenizer_says_so(tmp_path: Path) -> None:
+    reference("bert", "base").save_pretrained(tmp_path / "checkpoint")
+    edgebert.export(tmp_path / "checkpoint", target="onnx", recipe="fp32", lengths=(8,), out=tmp_path / "out")
+    with edgebert.open(tmp_path / "out") as bundle, pytest.raises(InputError, match="its model came without one"):
+        bundle.predict("hello")

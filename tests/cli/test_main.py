@@ -1,0 +1,219 @@
+"""The command line as a user meets it: real processes, their output, exit codes and what they leave behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgebert import bundle
+from edgebert.cli.main import main
+
+MOUNTS = os.name == "posix" and os.geteuid() == 0 and shutil.which("mount") is not None
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the installed command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "edgebert", *arguments], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def one_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The error: the one line of standard error that is no step, with no traceback beside it."""
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("[")]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("edgebert: ")
+    return lines[0]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from edgebert.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([name for name in ('torch', 'numpy', 'rich', 'tokenizers') if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+    for verb in ("list", "export", "validate", "predict", "inspect", "diff", "doctor"):
+        assert f"    {verb} " in out
+
+
+def test_list_as_json_is_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["models"]) == {"squeezebert", "convbert", "rembert", "bert"}
+    assert "causal-lm" in told["models"]["rembert"]["tasks"]
+    assert set(told["targets"]["tflite"]) <= set(told["recipes"])
+    assert main(["list"]) == 0
+    assert "squeezebert-base" in capsys.readouterr().out
+
+
+def test_doctor_names_what_installs_a_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    torch = next(row for row in rows if row["package"] == "torch")
+    assert torch["installed"].startswith("2.13.")
+    assert main(["doctor"]) == 0
+    assert "edgebert[tflite]" in capsys.readouterr().out.replace("\n", "").replace("│", "").replace(" ", "")
+
+
+BAD = [
+    (["export", "absent-folder"], 2, "absent-folder: no such folder. Give a checkpoint folder"),
+    (["export", "squeezebert-base"], 2, "pass --random-init"),
+    (["export", "--target", "tflte"], 2, "did you mean tflite?"),
+    (["export", "--recipe", "fp23"], 2, "did you mean fp32?"),
+    (["export", "--task", "sequence"], 2, "task 'sequence' is not known"),
+    (["export", "bert-base", "--random-init", "--task", "causal-lm"], 4, "bert has no task 'causal-lm'"),
+    (["validate", "absent"], 2, "absent is no bundle"),
+    (["predict", "absent", "hello"], 2, "absent is no bundle"),
+    (["inspect", "absent.tflite"], 2, "no bundle and no model file"),
+    (["inspect", __file__], 2, "a file ending in .pte, .tflite, .mlpackage, .onnx"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"), BAD, ids=[" ".join(a[:4]) for a, *_ in BAD[:-1]] + ["inspect py"]
+)
+def test_bad_usage_is_one_line_and_its_exit_code(
+    arguments: list[str],
+    code: int,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if not line.startswith("[")]
+    assert len(lines) == 1
+    assert text in lines[0]
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+    assert main([*arguments, "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["exit_code"] == code
+
+
+def test_unknown_flag_is_bad_usage() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["export", "--quantise"])
+    assert caught.value.code == 2
+
+
+def test_missing_extra_is_exit_3_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgebert.exporters import EXPORTERS
+
+    monkeypatch.setattr(EXPORTERS["tflite"], "missing", lambda: 'pip install "edgebert[tflite]"')
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "--target", "tflite"]) == 3
+    assert 'run pip install "edgebert[tflite]"' in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parity
+def test_the_whole_way_by_command(tmp_path: Path) -> None:
+    made = run("export", "--target", "onnx", "--recipe", "fp32", "--lengths", "32", "--out", "out", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "[ok] a damaged model is caught" in made.stdout
+    following = made.stdout.splitlines()[-1]
+    assert following == 'next: edgebert predict out "..."'
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    answer = run("predict", "out", "wake me up at half past six tomorrow", "--json", cwd=tmp_path)
+    assert json.loads(answer.stdout)["label"] == "alarm"
+    report = run("validate", "out", "--json", cwd=tmp_path)
+    assert json.loads(report.stdout)["passed"]
+    facts = json.loads(run("inspect", "out", "--json", cwd=tmp_path).stdout)
+    assert facts["manifest"]["task"] == "sequence-classification"
+    assert facts["facts"]["outputs"][0]["shape"][-1] == 150
+    alone = json.loads(run("inspect", "out/model.onnx", "--json", cwd=tmp_path).stdout)
+    assert alone["manifest"] is None
+    assert alone["facts"] == facts["facts"]
+    shown = run("inspect", "out", cwd=tmp_path).stdout
+    for told in ("embeddings", "feed-forward", "memory to export", "largest"):
+        assert told in shown
+
+    again = run("export", "--target", "onnx", "--recipe", "fp32", "--out", "out", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "pass --force" in one_line(again)
+
+
+@pytest.mark.parity
+def test_validate_of_a_damaged_bundle_is_exit_6(tmp_path: Path) -> None:
+    """The file stays as it is and the manifest vouches for it; only what torch said is another model's."""
+    import hashlib
+
+    import numpy as np
+
+    assert run("export", "--target", "onnx", "--lengths", "32", "--out", "out", cwd=tmp_path).returncode == 0
+    golden = tmp_path / "out" / "golden.npz"
+    with np.load(golden) as file:
+        arrays = {key: -value if key == "tokens_32/out/logits" else value for key, value in file.items()}
+    np.savez_compressed(golden, **arrays)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    digest = hashlib.sha256(golden.read_bytes()).hexdigest()
+    manifest["files"]["golden.npz"] = {"bytes": golden.stat().st_size, "sha256": digest}
+    del manifest[bundle.SEAL]
+    (tmp_path / "out" / "manifest.json").write_bytes(bundle.sealed(manifest))
+    result = run("validate", "out", cwd=tmp_path)
+    assert result.returncode == 6
+    assert "does not say what torch says: equals torch" in one_line(result)
+    assert "[FAILED] equals torch" in result.stdout
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("target", ["onnx", "tflite"])
+def test_interrupted_in_the_middle_leaves_nothing(tmp_path: Path, number: signal.Signals, target: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgebert", "export", "--target", target, "--out", "out"],
+        cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[3/5] convert"):
+            break
+    time.sleep(2)
+    assert any(tmp_path.iterdir())  # something half-made is there to be cleared away
+    process.send_signal(number)
+    rest = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert rest.splitlines()[-1] == "edgebert: interrupted; nothing was left behind"
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> object:
+    """A file system of its own with half a megabyte of room."""
+    if not MOUNTS:
+        pytest.skip("mounting a full disk needs root and mount")
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", place], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no file system may be mounted here: {made.stderr!r}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("target", ["onnx", "tflite"])
+def test_no_space_left_is_one_line_and_no_bundle(small_disk: Path, target: str) -> None:
+    result = run("export", "--target", target, "--lengths", "32", "--out", str(small_disk / "out"))
+    assert result.returncode == 2, result.stderr
+    assert "No space left on device" in one_line(result)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_read_only_folder_is_one_line(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    result = run("export", "--out", str(small_disk / "out"))
+    assert result.returncode == 2
+    assert "Read-only file system" in one_line(result)
+    assert list(small_disk.iterdir()) == []

@@ -1,0 +1,60 @@
+"""Tiny models whose every weight shows in the answer, inputs for them, and how far answers are apart."""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from edgebert.models import MODELS, Model
+from edgebert.models.signature import INPUTS, has_token_axis
+
+
+def visible(family: str, task: str, seed: int = 0, **changes: object) -> Model:
+    """A tiny model with random weights large enough for every layer to show in the output."""
+    if task == "causal-lm":
+        changes["is_decoder"] = True
+    config = dataclasses.replace(MODELS[family].config.tiny(), **changes)
+    model = Model(MODELS[family], config, task).random_init(seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(0.2 * noise if parameter.dim() > 1 else parameter + 0.1 * noise)
+    return model.requires_grad_(False)
+
+
+def batch(tokens: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Four rows of random ids: whole, padded, all but the first token padded, and of two types."""
+    generator = np.random.default_rng(seed)
+    ids = generator.integers(0, 120, (4, tokens)).astype(np.int32)
+    mask, types = np.ones_like(ids), np.zeros_like(ids)
+    mask[1, tokens // 2 + 1 :], mask[2, 1:] = 0, 0
+    types[3, tokens // 2 :] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def samples() -> list[dict[str, np.ndarray]]:
+    """Inputs for static scales: single rows of several lengths."""
+    rows = [batch(tokens, seed) for seed, tokens in enumerate((3, 6, 9, 12, 16, 16))]
+    return [{k: v[i : i + 1] for k, v in row.items()} for row in rows for i in (0, 3)]
+
+
+def expected_at(model: Model, inputs: dict[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
+    """What torch says of the rows padded to `length`, cut back, as a session does."""
+    tokens = inputs["input_ids"].shape[1]
+    padded = [torch.from_numpy(np.pad(inputs[name], ((0, 0), (0, length - tokens)))) for name in INPUTS]
+    with torch.no_grad():
+        out = {name: value.numpy() for name, value in model(*padded).items()}
+    return {name: value[:, :tokens] if has_token_axis(name, value.ndim) else value for name, value in out.items()}
+
+
+def expected(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What torch says."""
+    with torch.no_grad():
+        return {k: v.numpy() for k, v in model(*(torch.from_numpy(inputs[name]) for name in INPUTS)).items()}
+
+
+def sqnr(reference: np.ndarray, value: np.ndarray) -> float:
+    """Signal to quantization noise, dB."""
+    reference = reference.astype(np.float64)
+    return float(10 * np.log10((reference**2).sum() / ((reference - value) ** 2).sum()))

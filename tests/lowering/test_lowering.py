@@ -1,0 +1,109 @@
+"""Rewrites that several targets share say what the model says."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from reference import batch, cells
+
+from edgebert import lowering
+from edgebert.lowering.last_layer import FORMS
+from edgebert.lowering.single_query import OneQueryAttention
+from edgebert.models import MODELS, Model
+
+FIRST = ("sequence-classification", "multiple-choice")
+
+
+@pytest.mark.parametrize(("family", "task"), cells())
+def test_the_last_layer_answers_for_the_first_token_where_the_head_reads_no_other(family: str, task: str) -> None:
+    model = Model(MODELS[family], MODELS[family].config.tiny(), task).random_init()
+    plain = lowering.tokens_before_channels(model)
+    lowered = lowering.first_token_only(plain)
+    given = batch(model.config.vocab_size)
+    for name, expected in model(**given).items():
+        torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=1e-5)
+    *before, last = lowered.encoder.get_submodule("layers").children()
+    # ConvBERT's multiple choice reads the last token.
+    reads_first = task in FIRST and (family, task) != ("convbert", "multiple-choice")
+    assert (type(last) in FORMS.values()) == reads_first
+    assert not any(type(layer) in FORMS.values() for layer in before)
+    assert lowered.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize(("family", "task"), cells())
+def test_the_only_query_meets_the_inputs_themselves(family: str, task: str) -> None:
+    model = Model(MODELS[family], MODELS[family].config.tiny(), task).random_init()
+    lively(model)
+    given = batch(model.config.vocab_size)
+    for form in (lowering.GroupedPointwise, lowering.SlicedLinears, lowering.TokenBlocks):
+        for before in (
+            lowering.tokens_before_channels,
+            lambda m: lowering.scale_keys(lowering.tokens_before_channels(m)),
+        ):
+            plain = lowering.first_token_only(before(model))
+            lowered = lowering.query_inputs(plain, form)
+            for name, expected in model(**given).items():
+                torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=2e-5)
+    *before_it, last = (layer.attention for layer in lowered.encoder.get_submodule("layers").children())
+    assert isinstance(last, OneQueryAttention) == (task in FIRST and family != "convbert")
+    assert not any(isinstance(attention, OneQueryAttention) for attention in before_it)
+
+
+@pytest.mark.parametrize(("family", "task"), cells())
+def test_biases_of_norms_between_layers_pass_to_others(family: str, task: str) -> None:
+    model = Model(MODELS[family], MODELS[family].config.tiny(), task).random_init()
+    lively(model)
+    given = batch(model.config.vocab_size)
+    for form in (lowering.GroupedPointwise, lowering.SlicedLinears, lowering.TokenBlocks):
+        plain = lowering.separate_convolutions(lowering.tokens_before_channels(model, form))
+        plain = lowering.split_grouped_linears(plain, form)
+        lowered = lowering.fold_norm_biases(plain)
+        for name, expected in model(**given).items():
+            torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=2e-5)
+        gone = plain.state_dict().keys() - lowered.state_dict().keys()
+        assert gone
+        assert all(name.endswith("norm.bias") for name in gone)
+        # The zeros beyond a span's ends have no bias in front of them; the last norm's is part of the answer.
+        assert not any(name.endswith("layers.1.norm.bias") for name in gone)
+        assert (family == "convbert") == ("encoder.layers.0.norm.bias" not in gone)
+
+
+@pytest.mark.parametrize("family", ["squeezebert", "rembert", "bert"])
+def test_projections_of_one_input_are_joined(family: str) -> None:
+    model = Model(MODELS[family], MODELS[family].config.tiny(), "token-classification").random_init()
+    lively(model)
+    given = batch(model.config.vocab_size)
+    for form in (lowering.GroupedPointwise, lowering.TokenBlocks):
+        plain = lowering.scale_keys(lowering.tokens_before_channels(model, form))
+        lowered = lowering.join_projections(plain, form)
+        torch.testing.assert_close(lowered(**given)["logits"], model(**given)["logits"], rtol=0, atol=2e-5)
+        # Three weights are one, which carries the names of all.
+        assert len(lowered.state_dict()) == len(plain.state_dict()) - 2 * 2 * 2
+        assert any(".query+key+value." in name for name in lowered.state_dict())
+
+
+def test_a_stream_of_another_layout_comes_back_as_it_is() -> None:
+    model = Model(MODELS["squeezebert"], MODELS["squeezebert"].config.tiny(), FIRST[0]).random_init()
+    assert lowering.fold_norm_biases(model).state_dict().keys() == model.state_dict().keys()
+
+
+def lively(model: Model) -> None:
+    """Give vectors values too, which start as zeros and ones."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+
+
+def test_a_causal_mask_keeps_its_first_row() -> None:
+    config = MODELS["rembert"].config.tiny()
+    causal = Model(MODELS["rembert"], replace(config, is_decoder=True), FIRST[0]).random_init()
+    given = batch(causal.config.vocab_size)
+    answer = lowering.first_token_only(causal)(**given)["logits"]
+    torch.testing.assert_close(answer, causal(**given)["logits"], rtol=0, atol=1e-5)
+
+
+def test_other_layouts_come_back_as_they_are() -> None:
+    model = Model(MODELS["squeezebert"], MODELS["squeezebert"].config.tiny(), FIRST[0]).random_init()
+    *_, last = lowering.first_token_only(model).encoder.get_submodule("layers").children()
+    assert type(last) not in FORMS.values()

@@ -1,0 +1,163 @@
+"""The four definitions against transformers' own, for every head, with random weights."""
+
+import dataclasses
+
+import pytest
+import torch
+from reference import batch, cells, outputs, reference
+
+from edgebert.checkpoints.weights import assemble, hf_names, hf_tensors
+from edgebert.errors import InputError, Unsupported
+from edgebert.models import MODELS, Model
+from edgebert.models.layers import ACTIVATIONS
+
+# Sums in another order differ by rounding alone; seen: up to 2e-6 on outputs of size 1 to 5.
+EXACT = 1e-5
+
+
+def ours(name: str, task: str, theirs: torch.nn.Module) -> Model:
+    """The same weights in this project's definition, by way of the strict loader."""
+    family = MODELS[name]
+    config = family.config.from_hf(theirs.config.to_dict())
+    return assemble(family, config, task, dict(theirs.state_dict()))[0]
+
+
+def assert_equal(model: Model, theirs: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> None:
+    expected = outputs(theirs, inputs)
+    with torch.no_grad():
+        answered = model(**inputs)
+    assert set(answered) == set(expected)
+    for key, value in expected.items():
+        assert answered[key].shape == value.shape
+        assert (answered[key] - value).abs().max().item() < EXACT, key
+
+
+@pytest.mark.parametrize(("name", "task"), cells())
+def test_equals_transformers(name: str, task: str) -> None:
+    theirs = reference(name, task)
+    model = ours(name, task, theirs)
+    for tokens in (1, 2, 11, 64):
+        for seed in (0, 1):
+            inputs = batch(theirs.config.vocab_size, tokens=tokens, seed=seed)
+            if task == "multiple-choice":
+                inputs = {key: torch.stack([value, value.flip(0)]) for key, value in inputs.items()}  # (B, N, T)
+            assert_equal(model, theirs, inputs)
+
+
+VARIANTS = [
+    ("squeezebert", "base", {"q_groups": 2, "k_groups": 1, "v_groups": 4, "output_groups": 2}),
+    ("convbert", "base", {"embedding_size": 32, "num_groups": 1}),
+    ("convbert", "base", {"conv_kernel_size": 3, "head_ratio": 4}),
+    ("convbert", "base", {"head_ratio": 8}),
+    ("convbert", "multiple-choice", {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"}),
+    ("convbert", "multiple-choice", {"summary_type": "mean"}),
+    ("rembert", "causal-lm", {"is_decoder": True}),
+    ("rembert", "base", {"is_decoder": True}),
+    ("bert", "masked-lm", {"tie_word_embeddings": False}),
+    ("bert", "base", {"type_vocab_size": 4}),
+    *(("bert", "base", {"hidden_act": act}) for act in ACTIVATIONS),
+]
+
+
+@pytest.mark.parametrize(("name", "task", "changes"), VARIANTS)
+def test_variant_equals_transformers(name: str, task: str, changes: dict[str, object]) -> None:
+    theirs = reference(name, task, **changes)
+    inputs = batch(theirs.config.vocab_size, rows=2)
+    if task == "multiple-choice":
+        inputs = {key: value[None] for key, value in inputs.items()}
+    assert_equal(ours(name, task, theirs), theirs, inputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "task"), [cell for cell in cells() if cell[0] in ("squeezebert", "convbert")])
+def test_base_size_equals_transformers(name: str, task: str) -> None:
+    theirs = reference(name, task, config=MODELS[name].config())
+    inputs = batch(theirs.config.vocab_size, tokens=48)
+    if task == "multiple-choice":
+        inputs = {key: value[None] for key, value in inputs.items()}
+    assert_equal(ours(name, task, theirs), theirs, inputs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_base_size_has_the_published_tensors(name: str) -> None:
+    """At full size by shape alone: every tensor transformers makes has its place, and none is left."""
+    import transformers
+
+    family = MODELS[name]
+    architecture = next(cls for cls, of in family.architectures.items() if of == "masked-lm")
+    with torch.device("meta"):
+        model_class = getattr(transformers, architecture)
+        theirs = model_class(model_class.config_class())
+        model = Model(family, family.config.from_hf(theirs.config.to_dict()), "masked-lm")
+    state = theirs.state_dict()
+    shapes = model.state_dict()
+    for hf, mine in hf_names(model).items():
+        assert state[hf].shape == shapes[mine].shape
+    assert len(state) - len(shapes) <= 3  # the decoder bias's alias, and SqueezeBERT's pooler
+
+
+@pytest.mark.parametrize(("name", "task"), cells())
+def test_rows_that_are_all_padding_stay_finite(name: str, task: str) -> None:
+    family = MODELS[name]
+    model = Model(family, family.config.tiny(), task).random_init(0)
+    inputs = batch(100)
+    inputs["attention_mask"][:] = 0
+    with torch.no_grad():
+        assert all(value.isfinite().all() for value in model(**inputs).values())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_padding_further_changes_an_answer_only_where_the_paper_says_so(name: str) -> None:
+    family = MODELS[name]
+    theirs = reference(name, "base")
+    model = ours(name, "base", theirs)
+    short = batch(100, rows=1, tokens=8)
+    long = {key: torch.nn.functional.pad(value, (0, 20)) for key, value in short.items()}
+    with torch.no_grad():
+        change = (model(**long)["last_hidden_state"][:, :8] - model(**short)["last_hidden_state"]).abs().max().item()
+    assert (change < EXACT) == family.padding_invariant
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_int32_and_int64_ids_answer_alike(name: str) -> None:
+    family = MODELS[name]
+    model = Model(family, family.config.tiny(), "base").random_init(0)
+    inputs = batch(100)
+    with torch.no_grad():
+        a, b = model(**inputs), model(**{key: value.long() for key, value in inputs.items()})
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_random_init_repeats_and_differs_by_seed() -> None:
+    family = MODELS["squeezebert"]
+    make = lambda seed: hf_tensors(Model(family, family.config.tiny(), "base").random_init(seed))  # noqa: E731
+    one, same, other = make(0), make(0), make(1)
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert not torch.equal(one["embeddings.word_embeddings.weight"], other["embeddings.word_embeddings.weight"])
+
+
+BAD_CONFIGS = [
+    ("bert", {"rope_theta": 1e4}, InputError, "unknown key rope_theta"),
+    ("bert", {"hidden_size": 30}, InputError, "30 is not a multiple of 4"),
+    ("bert", {"hidden_size": "32"}, InputError, "type int is needed"),
+    ("bert", {"num_hidden_layers": 0}, InputError, "must be positive"),
+    ("bert", {"hidden_act": "geluu"}, Unsupported, "'geluu' is not supported; choose one of gelu"),
+    ("bert", {"is_decoder": True}, Unsupported, "is_decoder=True"),
+    ("bert", {"position_embedding_type": "relative_key"}, Unsupported, "only 'absolute'"),
+    ("bert", {"id2label": {"0": "a", "2": "b"}}, InputError, "without a gap"),
+    ("bert", {"id2label": ["a", "b"]}, InputError, "a map from label number"),
+    ("squeezebert", {"embedding_size": 16}, InputError, "needs them equal"),
+    ("squeezebert", {"q_groups": 3}, InputError, "split over the groups"),
+    ("convbert", {"conv_kernel_size": 4}, InputError, "must be odd"),
+    ("convbert", {"summary_type": "attn"}, InputError, "one of first, last, mean"),
+    ("rembert", {"tie_word_embeddings": True}, Unsupported, "decoupled"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "error", "text"), BAD_CONFIGS)
+def test_bad_config_is_refused(name: str, changes: dict[str, object], error: type[Exception], text: str) -> None:
+    family = MODELS[name]
+    raw = dataclasses.asdict(family.config.tiny())
+    raw.pop("labels")
+    with pytest.raises(error, match=text):
+        Model(family, family.config.from_hf(raw | changes), "base")
