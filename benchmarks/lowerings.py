@@ -43,7 +43,7 @@ LOWERINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("edgebert.lowering", "scale_keys"),
         ("edgebert.lowering", "first_token_only"),
         ("edgebert.lowering", "query_inputs"),
-        ("edgebert.lowering", "join_projections"),
+        ("edgebert.lowering", "fuse_qkv"),
         ("edgebert.lowering", "trim_positions"),
     ),
     "onnx": (

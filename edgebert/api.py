@@ -24,8 +24,6 @@ from edgebert.report import Report
 from edgebert.runtimes import RUNTIMES, SUFFIXES
 from edgebert.runtimes.session import Facts
 
-LENGTHS = (32, 64, 128)
-
 __all__ = [
     "Exported", "Profile", "export", "inspect", "load", "open", "profile", "rank_layers", "validate",
 ]  # fmt: skip
@@ -110,14 +108,16 @@ def export(
     how = check_pair(target, recipe)
     if command := EXPORTERS[target].missing() or RUNTIMES[target].missing():
         raise MissingDependency(f"target {target} is not installed: run {command}")
-    asked = Asked(target, how, task, random_init, tuple(keep_float), calibration_file, min_delegated, trim_vocab)
-    progress(preflight(model, asked))
+    asked = Asked(
+        target, how, task, random_init, lengths, tuple(keep_float), calibration_file, min_delegated, trim_vocab
+    )
+    fitting, step = preflight(model, asked)
+    progress(step)
     source = model if isinstance(model, Checkpoint) else load(model, task, random_init)
     if trim_vocab is not None:
         progress("trim the vocabulary")
         source = trim(source, Path(trim_vocab))
-    EXPORTERS[target].check(source.model, how)
-    fitting = _lengths(lengths, source.model.config.max_position_embeddings)
+        EXPORTERS[target].check(source.model, how)
     texts = Path(calibration_file) if calibration_file else None
     samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts) if how.calibrated else []
     final = Path(out) if out is not None else Path(f"{Path(source.source).name}-{target}-{recipe}")
@@ -210,16 +210,6 @@ def inspect(path: str | Path) -> tuple[Manifest | None, Facts]:
         return None, session.facts()
     finally:
         session.close()
-
-
-def _lengths(lengths: Sequence[int] | None, positions: int) -> tuple[int, ...]:
-    """The lengths asked for, checked against the model's positions; or the usual ones that fit."""
-    if lengths is None:
-        return tuple(n for n in LENGTHS if n <= positions) or (positions,)
-    wrong = [n for n in lengths if not 1 <= n <= positions]
-    if wrong or not lengths:
-        raise InputError(f"lengths {list(lengths)}; each must be from 1 to the model's {positions} positions.")
-    return tuple(sorted(set(lengths)))
 
 
 def _check_delegated(manifest: Manifest, wanted: float | None) -> None:

@@ -28,6 +28,8 @@ class Artifact:
         tools: name and version of everything that had a hand in it.
         weights: parameter of the torch model (`encoder.layers.0.up.weight`) to how it is stored; one that several
             modules share stands under its first name.
+        lowerings: rewrite of the torch model (see `edgebert/lowering`) to the modules that it matched.
+        notes: what a rewrite left as it was, and why.
     """
 
     path: Path
@@ -35,3 +37,5 @@ class Artifact:
     dynamic: bool
     tools: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Stored] = field(default_factory=dict)
+    lowerings: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -44,6 +44,31 @@ def new_folder(final: Path, force: bool, ours: str) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give a file to write beside its place, and move it to `path` when the block ends well; else leave nothing behind.
+
+    The file keeps the ending, which tells some writers what to write.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.absolute().parent)
+        os.close(handle)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+    beside = Path(name)
+    try:
+        beside.chmod(0o644)
+        yield beside
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def _swap(staging: Path, final: Path) -> None:
     """Put `staging` in the place of `final`; on failure the old folder is back."""
     if not final.exists():

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from edgebert.checkpoints import checkpoint
 from edgebert.checkpoints.checkpoint import Checkpoint
-from edgebert.errors import InputError, Unsupported
+from edgebert.errors import InputError
 from edgebert.exporters import EXPORTERS
+from edgebert.exporters.common import check_lengths, check_recipe
 from edgebert.models import MODELS, Model
 from edgebert.quantization import sizes
-from edgebert.quantization.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES, Recipe, kept
+from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES, Recipe, kept
+
+# Sequence lengths where none are asked for, as far as a model's positions reach.
+LENGTHS = (32, 64, 128)
 
 TASKS = tuple(dict.fromkeys(task for family in MODELS.values() for task in family.heads))
 
@@ -20,9 +24,7 @@ def check_pair(target: str, recipe: str) -> Recipe:
     """The recipe of that name, if the target takes it."""
     known("target", target, TARGET_RECIPES)
     known("recipe", recipe, RECIPES)
-    if recipe not in TARGET_RECIPES[target]:
-        takes = ", ".join(TARGET_RECIPES[target])
-        raise Unsupported(f"{target} does not take {recipe}; it takes {takes}. {NOT_TAKEN[target, recipe]}")
+    check_recipe(target, recipe)
     return RECIPES[recipe]
 
 
@@ -44,14 +46,18 @@ class Asked:
     recipe: Recipe
     task: str | None
     random_init: bool
+    lengths: Sequence[int] | None
     keep_float: tuple[str, ...]
     calibration_file: str | Path | None
     min_delegated: float | None
     trim_vocab: str | Path | None
 
 
-def preflight(model: str | Path | Checkpoint, asked: Asked) -> str:
-    """Refuse what can be refused before any weight is read; gives a line that says what is to come.
+def preflight(model: str | Path | Checkpoint, asked: Asked) -> tuple[tuple[int, ...], str]:
+    """Refuse what can be refused before any weight is read.
+
+    Returns:
+        The lengths to export, ascending, and a line that says what is to come.
 
     Raises:
         InputError: a value is out of its range, or does not go with another.
@@ -73,9 +79,12 @@ def preflight(model: str | Path | Checkpoint, asked: Asked) -> str:
     _check_patterns(outline, recipe, asked.keep_float)
     if asked.trim_vocab is None:  # what is trimmed may fit where the whole does not
         EXPORTERS[asked.target].check(outline, recipe)
+    positions = outline.config.max_position_embeddings
+    usual = tuple(length for length in LENGTHS if length <= positions) or (positions,)
+    lengths = check_lengths(usual if asked.lengths is None else asked.lengths, positions)
     count = sum(parameter.numel() for parameter in outline.parameters())
     size = sizes.estimate(outline, recipe, asked.keep_float)
-    return f"load the model: {count / 1e6:.1f} M parameters, about {readable(size)} in {recipe.name}"
+    return lengths, f"load the model: {count / 1e6:.1f} M parameters, about {readable(size)} in {recipe.name}"
 
 
 def readable(size: int) -> str:

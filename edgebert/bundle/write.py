@@ -75,7 +75,7 @@ def write_bundle(
         peak_memory_bytes=None,
         parity=None,
         tools=artifact.tools | {"runtime": facts.runtime},
-        notes=list(source.notes),
+        notes=[*source.notes, *artifact.notes],
     )
     manifest.write(folder)
     return manifest

@@ -6,7 +6,7 @@ weights with the original wherever no rewrite changes them.
 """
 
 from edgebert.lowering.channels_first import channels_before_tokens
-from edgebert.lowering.fused_qkv import join_projections
+from edgebert.lowering.fused_qkv import fuse_qkv
 from edgebert.lowering.grouped import (
     GroupedForm,
     GroupedPointwise,
@@ -28,6 +28,6 @@ from edgebert.lowering.token_shifts import avoid_token_slices
 __all__ = [
     "GroupedForm", "GroupedPointwise", "SeparableTokens", "SlicedLinears",
     "TokenBlocks", "avoid_token_slices", "channels_before_tokens", "duplicate", "first_token_only", "fold_norm_biases",
-    "join_projections", "linears_in_blocks", "norms_in_half", "query_inputs", "scale_keys", "separate_convolutions",
+    "fuse_qkv", "linears_in_blocks", "norms_in_half", "query_inputs", "scale_keys", "separate_convolutions",
     "split_grouped_linears", "tokens_before_channels", "trim_positions",
 ]  # fmt: skip

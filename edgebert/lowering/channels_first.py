@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgebert.lowering.rewrite import duplicate
+from edgebert.errors import ConversionFailed
+from edgebert.lowering.rewrite import derived, duplicate
 from edgebert.models import bert, convbert, heads, squeezebert
 from edgebert.models.family import Model
 from edgebert.models.layers import MASKED, additive_mask
@@ -26,7 +27,7 @@ class Pointwise(nn.Conv2d):
         """Take over `weight` (outputs, inputs / groups) and `bias` (outputs)."""
         outputs, inputs = weight.shape
         super().__init__(inputs * groups, outputs, 1, groups=groups, bias=bias is not None, device="meta")
-        self.weight = nn.Parameter(weight[:, :, None, None], requires_grad=False)
+        self.weight = derived(weight[:, :, None, None], weight)
         self.bias = bias
 
 
@@ -39,7 +40,7 @@ class Depthwise(nn.Conv2d):
         super().__init__(
             channels, channels, (1, kernel), padding=(0, kernel // 2), groups=channels, bias=False, device="meta"
         )
-        self.weight = nn.Parameter(weight[:, :, None], requires_grad=False)
+        self.weight = derived(weight[:, :, None], weight)
 
 
 class SeparableChannels(nn.Module):
@@ -49,8 +50,9 @@ class SeparableChannels(nn.Module):
         """Take over the weights of `conv`."""
         super().__init__()
         self.depthwise = Depthwise(conv.depthwise.weight)
-        self.bias = nn.Parameter(conv.bias[:, 0], requires_grad=False)
-        self.pointwise = Pointwise(conv.pointwise.weight[:, :, 0], self.bias)
+        self.bias = derived(conv.bias[:, 0], conv.bias)
+        weight = conv.pointwise.weight
+        self.pointwise = Pointwise(derived(weight[:, :, 0], weight), self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, C, 1, T) into (B, width, 1, T)."""
@@ -236,8 +238,10 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
 # Modules whose parameters turn; the name of the parameters stays.
 PARTS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Linear: lambda m: Pointwise(m.weight, m.bias),
-    nn.Conv1d: lambda m: Pointwise(m.weight[:, :, 0], m.bias, m.groups),
-    convbert.GroupedLinear: lambda m: Pointwise(m.weight.transpose(1, 2).flatten(0, 1), m.bias, len(m.weight)),
+    nn.Conv1d: lambda m: Pointwise(derived(m.weight[:, :, 0], m.weight), m.bias, m.groups),
+    convbert.GroupedLinear: lambda m: Pointwise(
+        derived(m.weight.transpose(1, 2).flatten(0, 1), m.weight), m.bias, len(m.weight)
+    ),
     convbert.SeparableConv: SeparableChannels,
     nn.LayerNorm: ChannelNorm,
     squeezebert.ChannelNorm: ChannelNorm,
@@ -253,14 +257,30 @@ def channels_before_tokens(model: Model, longest: int) -> Model:
     """
     lowered = duplicate(model)
     embedded = set(lowered.encoder.get_submodule("embeddings").modules())  # these stay (B, T, C)
-    for parent in list(lowered.modules()):
+    changed = []
+    for path, parent in list(lowered.named_modules()):
         if type(parent) in PARTS or parent in embedded:
             continue
         for name, child in parent.named_children():
             if type(child) in PARTS and not (name == "decoder" and isinstance(parent, heads.LanguageModel)):
                 setattr(parent, name, PARTS[type(child)](child))
+                changed.append(f"{path}.{name}")
         if type(parent) in FORMS:
             parent.__class__ = FORMS[type(parent)]
+            changed.append(path)
     causal = bool(getattr(lowered.encoder, "causal", False))
     lowered.encoder = ChannelEncoder(lowered.encoder, causal, longest)
+    for path, module in lowered.named_modules():
+        kinds: tuple[type[nn.Module], ...] = (*FORMS, *PARTS)
+        if isinstance(module, kinds) and not _known(path, module) and module not in embedded:
+            raise ConversionFailed(
+                f"channels_before_tokens: {path} is a {type(module).__qualname__}, whose layout is not known: "
+                "give it a row in FORMS or PARTS."
+            )
+    lowered.lowerings["channels_before_tokens"] = tuple(changed)
     return lowered.eval()
+
+
+def _known(path: str, module: nn.Module) -> bool:
+    """Whether a module of the lowered model works on (B, C, 1, T), or makes a vocabulary's scores."""
+    return type(module).__module__ == __name__ or (path == "head.decoder" and type(module) is nn.Linear)

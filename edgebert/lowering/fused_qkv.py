@@ -1,20 +1,20 @@
-"""Queries, keys and values made by one projection, which quantizes its input once."""
+"""Fused QKV: queries, keys and values made by one projection, which quantizes its input once."""
 
 import torch
 from torch import Tensor, nn
 
 from edgebert.lowering.grouped import GroupedForm
 from edgebert.lowering.residual import dense
-from edgebert.lowering.rewrite import duplicate
+from edgebert.lowering.rewrite import derived, duplicate, matched, put
 from edgebert.lowering.scaled_keys import ScaledKeysAttention
 from edgebert.models import bert
 from edgebert.models.family import Model
 
 NAMES = ("query", "key", "value")
-JOINED = "+".join(NAMES)
+FUSED = "+".join(NAMES)
 
 
-class JoinedAttention(nn.Module):
+class FusedQkvAttention(nn.Module):
     """BERT's attention over scaled keys, whose three projections of one input are one."""
 
     def __init__(self, attention: ScaledKeysAttention, grouped: GroupedForm) -> None:
@@ -24,15 +24,16 @@ class JoinedAttention(nn.Module):
         weights, biases, groups = zip(*(dense(attention.get_submodule(name)) for name in NAMES), strict=True)
         self.groups = groups[0]
         # A group's queries, keys and values stand together.
-        weight = torch.stack([part.reshape(self.groups, -1, part.shape[1]) for part in weights], 1).flatten(0, 2)
-        bias = torch.stack([part.reshape(self.groups, -1) for part in biases], 1).flatten()
-        self.add_module(JOINED, grouped(weight, bias, self.groups))
+        split = (self.groups, -1)
+        weight = torch.stack([part.detach().reshape(*split, part.shape[1]) for part in weights], 1).flatten(0, 2)
+        bias = torch.stack([part.detach().reshape(split) for part in biases], 1).flatten()
+        self.add_module(FUSED, grouped(derived(weight, *weights), derived(bias, *biases), self.groups))
 
     def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
         """Attend within (B, T, C), `asked` the same; `mask` is added to the scores (B, H, T, T)."""
         batch, tokens, width = x.shape
         split = (self.groups, len(NAMES), self.n_heads // self.groups, width // self.n_heads)
-        made = self.get_submodule(JOINED)(x).reshape(batch, tokens, *split).permute(3, 0, 2, 4, 1, 5)
+        made = self.get_submodule(FUSED)(x).reshape(batch, tokens, *split).permute(3, 0, 2, 4, 1, 5)
         query, key, value = made.reshape(-1, tokens, split[-1]).chunk(len(NAMES))  # each (B H, T, D)
         scores = torch.bmm(query, key.transpose(1, 2)).reshape(batch, self.n_heads, tokens, tokens) + mask
         context = torch.bmm(torch.softmax(scores, dim=-1).reshape(-1, tokens, tokens), value)
@@ -40,7 +41,7 @@ class JoinedAttention(nn.Module):
         return out
 
 
-def join_projections(model: Model, grouped: GroupedForm) -> Model:
+def fuse_qkv(model: Model, grouped: GroupedForm) -> Model:
     """Let one projection make a layer's queries, keys and values, where all tokens ask and the groups are the same.
 
     SqueezeBERT-base's classifier in int8 at 128 tokens takes 2.2 M of 362.1 M instructions less in LiteRT: its input is
@@ -52,10 +53,13 @@ def join_projections(model: Model, grouped: GroupedForm) -> Model:
         grouped: what the projection becomes.
     """
     lowered = duplicate(model)
-    for layer in lowered.encoder.get_submodule("layers").children():
-        attention = layer.get_submodule("attention")
-        if type(layer) is bert.Layer and type(attention) is ScaledKeysAttention:
-            groups = {dense(attention.get_submodule(name))[2] for name in NAMES}
-            if len(groups) == 1 and attention.n_heads % max(groups) == 0:
-                layer.add_module("attention", JoinedAttention(attention, grouped))
+
+    def alike(attention: ScaledKeysAttention) -> bool:
+        groups = {dense(attention.get_submodule(name))[2] for name in NAMES}
+        return len(groups) == 1 and attention.n_heads % max(groups) == 0
+
+    layers = {name for name, module in lowered.named_modules() if type(module) is bert.Layer}
+    for name, attention in list(matched(lowered, "fuse_qkv", (ScaledKeysAttention,), alike)):
+        if name.rpartition(".")[0] in layers:  # where one token asks, its query has another input
+            put(lowered, name, FusedQkvAttention(attention, grouped))
     return lowered.eval()

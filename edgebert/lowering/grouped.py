@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgebert.lowering.rewrite import duplicate, linear, replace
-from edgebert.models.bert import BertConfig, BertEncoder
+from edgebert.lowering.rewrite import derived, duplicate, linear, matched, put
+from edgebert.models import bert, squeezebert
 from edgebert.models.convbert import GroupedLinear
 from edgebert.models.family import Model
-from edgebert.models.squeezebert import SqueezeBertEncoder
 
 
 class GroupedPointwise(nn.Module):
@@ -25,9 +24,9 @@ class GroupedPointwise(nn.Module):
         super().__init__()
         outputs, inputs = weight.shape
         self.conv = nn.Conv2d(inputs * groups, outputs, 1, groups=groups, bias=bias is not None, device="meta")
-        self.conv.weight = nn.Parameter(weight[:, :, None, None], requires_grad=False)
+        self.conv.weight = derived(weight[:, :, None, None], weight)
         if bias is not None:
-            self.conv.bias = nn.Parameter(bias, requires_grad=False)
+            self.conv.bias = derived(bias, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, inputs) to (B, T, outputs)."""
@@ -41,8 +40,9 @@ class SlicedLinears(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None, groups: int) -> None:
         """Take over `weight` (outputs, inputs / groups) and `bias` (outputs)."""
         super().__init__()
-        biases = (None,) * groups if bias is None else bias.chunk(groups)
-        self.parts = nn.ModuleList(linear(w, b) for w, b in zip(weight.chunk(groups), biases, strict=True))
+        weights = [derived(rows, weight) for rows in weight.chunk(groups)]
+        biases = [None] * groups if bias is None else [derived(rows, bias) for rows in bias.chunk(groups)]
+        self.parts = nn.ModuleList(linear(w, b) for w, b in zip(weights, biases, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, inputs) to (B, T, outputs)."""
@@ -57,12 +57,13 @@ def _norm(norm: nn.LayerNorm) -> nn.LayerNorm:
     return plain
 
 
+# Weight (outputs, inputs / groups), bias (outputs), groups.
 GroupedForm = Callable[[Tensor, Tensor | None, int], nn.Module]
 
 
 def _pointwise(conv: nn.Conv1d, grouped: GroupedForm) -> nn.Module:
     """The same map as a 1x1 `Conv1d`, over (B, T, C) instead of (B, C, T)."""
-    weight = conv.weight[:, :, 0]
+    weight = derived(conv.weight[:, :, 0], conv.weight)
     return linear(weight, conv.bias) if conv.groups == 1 else grouped(weight, conv.bias, conv.groups)
 
 
@@ -78,15 +79,17 @@ def tokens_before_channels(model: Model, grouped: GroupedForm = GroupedPointwise
         grouped: what a projection with more than one group becomes; with one group it is a plain linear layer.
     """
     lowered = duplicate(model)
-    encoder = lowered.encoder
-    if not isinstance(encoder, SqueezeBertEncoder):
+    kinds = (squeezebert.SqueezeBertEncoder, squeezebert.Layer, squeezebert.Attention)
+    found = dict(matched(lowered, "tokens_before_channels", kinds))
+    encoder: Any = found.get("encoder")
+    if encoder is None or len(found) < 1 + 2 * len(encoder.layers):  # a layer of another kind: told by `matched`
         return lowered
-    names = {field.name for field in dataclasses.fields(BertConfig)}
-    config = BertConfig(**{k: v for k, v in dataclasses.asdict(model.config).items() if k in names})
+    names = {field.name for field in dataclasses.fields(bert.BertConfig)}
+    config = bert.BertConfig(**{k: v for k, v in dataclasses.asdict(model.config).items() if k in names})
     with torch.device("meta"):  # every tensor is replaced below
-        bert = BertEncoder(config)
-    bert.embeddings = encoder.embeddings
-    layers: Iterable[tuple[Any, Any]] = zip(bert.layers, encoder.layers, strict=True)
+        turned = bert.BertEncoder(config)
+    turned.embeddings = encoder.embeddings
+    layers: Iterable[tuple[Any, Any]] = zip(turned.layers, encoder.layers, strict=True)
     for ours, theirs in layers:
         for name in ("query", "key", "value"):
             setattr(ours.attention, name, _pointwise(getattr(theirs.attention, name), grouped))
@@ -94,7 +97,7 @@ def tokens_before_channels(model: Model, grouped: GroupedForm = GroupedPointwise
         ours.up, ours.down = _pointwise(theirs.up, grouped), _pointwise(theirs.down, grouped)
         for name in ("attention_norm", "norm"):
             setattr(ours, name, _norm(getattr(theirs, name)))
-    lowered.encoder = bert
+    lowered.encoder, lowered.parts = turned, (bert.Layer, bert.Attention)
     return lowered.eval()
 
 
@@ -107,10 +110,9 @@ def split_grouped_linears(model: Model, grouped: GroupedForm = GroupedPointwise)
         model: any model; only modules of type GroupedLinear are replaced.
         grouped: what each becomes.
     """
-
-    def rewrite(batched: GroupedLinear) -> nn.Module:
+    lowered = duplicate(model)
+    for name, batched in matched(lowered, "split_grouped_linears", (GroupedLinear,)):
         # (groups, inputs, outputs) of each group to (all outputs, inputs of a group)
         weight = batched.weight.transpose(1, 2).flatten(0, 1).contiguous()
-        return grouped(weight, batched.bias, len(batched.weight))
-
-    return replace(model, GroupedLinear, rewrite)
+        put(lowered, name, grouped(derived(weight, batched.weight), batched.bias, len(batched.weight)))
+    return lowered.eval()

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from edgebert.lowering.residual import multiply, stages
+from edgebert.lowering.residual import multiply, stages, tell_stages
 from edgebert.lowering.rewrite import duplicate
 from edgebert.models.family import Model
 
@@ -35,6 +35,7 @@ def norms_in_half(model: Model) -> Model:
         model: one whose layers work on (B, T, C).
     """
     lowered = duplicate(model)
+    tell_stages(lowered, "norms_in_half")
     between = list(stages(lowered))
     for stage in between:
         for part in (stage.source, stage.joined):

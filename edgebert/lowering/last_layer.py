@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from edgebert.lowering.rewrite import duplicate
+from edgebert.lowering.rewrite import duplicate, matched
 from edgebert.models import bert, convbert, heads
 from edgebert.models.family import Model
 
@@ -46,12 +46,12 @@ def first_token_only(model: Model) -> Model:
         model: one whose layers work on (B, T, C); with another head, or layout, it comes back as it is.
     """
     lowered = duplicate(model)
-    pooler = lowered.head.pooler if isinstance(lowered.head, heads.Classifier) else None
-    reads_first = isinstance(pooler, heads.Pooler | heads.DenseFirst) or (
-        isinstance(pooler, heads.Summary) and pooler.kind == "first"
+    pooler = lowered.head.pooler if type(lowered.head) is heads.Classifier else None
+    reads_first = type(pooler) in (heads.Pooler, heads.DenseFirst) or (
+        type(pooler) is heads.Summary and pooler.kind == "first"
     )
     layers = lowered.encoder.get_submodule("layers")
     last = next(reversed(list(layers.children())))
-    if reads_first and type(last) in FORMS:
-        last.__class__ = FORMS[type(last)]  # the same parts, for fewer tokens
+    for _, layer in matched(lowered, "first_token_only", FORMS, lambda layer: reads_first and layer is last):
+        layer.__class__ = FORMS[type(layer)]  # the same parts, for fewer tokens
     return lowered.eval()

@@ -2,9 +2,10 @@
 
 from torch import nn
 
-from edgebert.lowering.rewrite import duplicate
+from edgebert.lowering.rewrite import derived, duplicate
 from edgebert.models.family import Model
-from edgebert.models.layers import Embeddings
+
+TABLE = "encoder.embeddings.position"
 
 
 def trim_positions(model: Model, longest: int) -> Model:
@@ -13,8 +14,10 @@ def trim_positions(model: Model, longest: int) -> Model:
     0.3 MB of int8 for 128 of 512 positions of 768 channels.
     """
     lowered = duplicate(model)
-    embeddings = lowered.encoder.get_submodule("embeddings")
-    assert isinstance(embeddings, Embeddings), type(embeddings)
-    rows = embeddings.position.weight.detach()[:longest].contiguous()
-    embeddings.position = nn.Embedding(rows.shape[0], rows.shape[1], _weight=rows)
+    table = lowered.get_submodule(TABLE).get_parameter("weight")
+    rows = table.detach()[:longest].contiguous()
+    cut = nn.Embedding(rows.shape[0], rows.shape[1], device="meta")
+    cut.weight = derived(rows, table)
+    lowered.encoder.get_submodule("embeddings").add_module("position", cut)
+    lowered.lowerings["trim_positions"] = (TABLE,)
     return lowered.eval()

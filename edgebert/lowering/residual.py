@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgebert.lowering.rewrite import duplicate
+from edgebert.lowering.rewrite import derived, duplicate, matched, understood
 from edgebert.models import bert, convbert
 from edgebert.models.family import Model
 
@@ -31,6 +31,9 @@ class Stage:
     by_token: bool = True
 
 
+# What is known to add to the stream and to normalize it as `Stage` says.
+LAYERS = (bert.Layer, convbert.Layer)
+ATTENTIONS = (bert.Attention, convbert.MixedAttention)
 READERS = ("query", "key", "value", "span_key", "span_value")
 
 
@@ -40,7 +43,7 @@ def stages(model: Model) -> Iterator[Stage]:
     project = getattr(encoder, "project", nn.Identity())
     source = encoder.embeddings.norm if isinstance(project, nn.Identity) else project
     for layer in encoder.layers:
-        if not isinstance(layer, bert.Layer | convbert.Layer):
+        if not understood(layer, LAYERS) or not understood(layer.attention, ATTENTIONS):
             return
         attention = layer.attention
         found = {name: getattr(attention, name) for name in READERS if hasattr(attention, name)}
@@ -49,6 +52,11 @@ def stages(model: Model) -> Iterator[Stage]:
         yield Stage(source, readers, attention.out, layer.attention_norm, span is None)
         yield Stage(layer.attention_norm, (layer.up,), layer.down, layer.norm)
         source = layer.norm
+
+
+def tell_stages(lowered: Model, rewrite: str) -> None:
+    """Report the layers that a rewrite of the residual stream finds; see `rewrite.matched` for what it raises."""
+    dict(matched(lowered, rewrite, (*LAYERS, *ATTENTIONS)))
 
 
 def projections(module: nn.Module) -> list[Any]:
@@ -60,8 +68,9 @@ def dense(layer: nn.Module) -> tuple[Tensor, Tensor, int]:
     """Weight (outputs, inputs of a group), bias and groups of a projection in any of its forms."""
     parts = projections(layer)
     groups = parts[0].groups if isinstance(parts[0], nn.Conv2d) else len(parts)
-    weight, bias = (torch.cat([getattr(part, name).detach() for part in parts]) for name in ("weight", "bias"))
-    return weight.flatten(1), bias, groups
+    weights, biases = ([getattr(part, name) for part in parts] for name in ("weight", "bias"))
+    weight = torch.cat([part.detach() for part in weights]).flatten(1)
+    return derived(weight, *weights), derived(torch.cat([part.detach() for part in biases]), *biases), groups
 
 
 def multiply(module: nn.Module, factor: float, *names: str) -> None:
@@ -69,7 +78,7 @@ def multiply(module: nn.Module, factor: float, *names: str) -> None:
     for part in [module] if isinstance(module, nn.LayerNorm) else projections(module):
         for name in names:
             if (old := getattr(part, name)) is not None:
-                part.register_parameter(name, nn.Parameter(old.detach() * factor, requires_grad=False))
+                part.register_parameter(name, derived(old.detach() * factor, old))
 
 
 def fold_norm_biases(model: Model) -> Model:
@@ -83,6 +92,7 @@ def fold_norm_biases(model: Model) -> Model:
         model: one whose layers work on (B, T, C). Where neighbours are read with zeros beyond the ends, biases stay.
     """
     lowered = duplicate(model)
+    tell_stages(lowered, "fold_norm_biases")
     for stage in stages(lowered):
         if isinstance(stage.source, nn.LayerNorm) and stage.by_token:
             constant = stage.source.bias.detach()
@@ -106,4 +116,4 @@ def _add_bias(layer: nn.Module, more: Tensor) -> None:
     parts = projections(layer)
     pieces = torch.split(more, [len(part.weight) for part in parts])
     for part, piece in zip(parts, pieces, strict=True):
-        part.register_parameter("bias", nn.Parameter(part.bias.detach() + piece, requires_grad=False))
+        part.register_parameter("bias", derived(part.bias.detach() + piece, part.bias))

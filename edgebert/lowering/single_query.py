@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from edgebert.lowering.grouped import GroupedForm
 from edgebert.lowering.last_layer import FirstTokenLayer
 from edgebert.lowering.residual import dense
-from edgebert.lowering.rewrite import duplicate
+from edgebert.lowering.rewrite import derived, duplicate, matched
 from edgebert.lowering.scaled_keys import ScaledKeysAttention
 from edgebert.models import bert
 from edgebert.models.family import Model
 
 
-class OneQueryAttention(nn.Module):
+class SingleQueryAttention(nn.Module):
     """BERT's attention from one token, whose query and answer meet the layer's input: q (K x) = (q K) x.
 
     What a head asks for is turned into what it asks of the input; its answer is the value of a mean of the input, which
@@ -28,9 +28,10 @@ class OneQueryAttention(nn.Module):
         self.query, self.out = attention.query, attention.out
         key, _, self.key_groups = dense(attention.key)
         value, bias, self.value_groups = dense(attention.value)
-        heads = key.reshape(attention.n_heads, -1, key.shape[1])  # (H, D, I): a head's outputs, the inputs of its group
+        # (H, D, I): a head's outputs, the inputs of its group
+        heads = key.detach().reshape(attention.n_heads, -1, key.shape[1])
         scale = 1.0 if isinstance(attention, ScaledKeysAttention) else 1 / math.sqrt(heads.shape[1])
-        self.key = grouped((heads.transpose(1, 2) * scale).flatten(0, 1), None, attention.n_heads)
+        self.key = grouped(derived((heads.transpose(1, 2) * scale).flatten(0, 1), key), None, attention.n_heads)
         self.value = grouped(value, bias, attention.n_heads)
 
     def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
@@ -61,9 +62,12 @@ def query_inputs(model: Model, grouped: GroupedForm) -> Model:
         grouped: what the projections become, each with a group for each head.
     """
     lowered = duplicate(model)
-    for layer in lowered.encoder.get_submodule("layers").children():
-        if isinstance(layer, FirstTokenLayer):
-            attention = layer.attention
-            if not any(attention.n_heads % dense(part)[2] for part in (attention.key, attention.value)):
-                layer.add_module("attention", OneQueryAttention(attention, grouped))
+
+    def whole_heads(layer: FirstTokenLayer) -> bool:
+        attention = layer.attention
+        known = type(attention) in (bert.Attention, ScaledKeysAttention)
+        return known and not any(attention.n_heads % dense(part)[2] for part in (attention.key, attention.value))
+
+    for _, layer in matched(lowered, "query_inputs", (FirstTokenLayer,), whole_heads):
+        layer.add_module("attention", SingleQueryAttention(layer.attention, grouped))
     return lowered.eval()

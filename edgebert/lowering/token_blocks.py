@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from edgebert.lowering.rewrite import duplicate
+from edgebert.lowering.rewrite import derived, duplicate, matched, put
 from edgebert.models.family import Model
 
 BLOCK = 4  # tokens that share a scale: as many rows as XNNPACK's int8 kernels for Arm multiply at once
@@ -30,9 +30,9 @@ class TokenBlocks(nn.Module):
         # fully connected layer of a 1x1 convolution: 15 M instructions more for SqueezeBERT's one such layer.
         step = (2, 1) if groups == 1 else 1
         self.conv = nn.Conv2d(inputs * groups, outputs, 1, step, groups=groups, bias=bias is not None, device="meta")
-        self.conv.weight = nn.Parameter(weight[:, :, None, None], requires_grad=False)
+        self.conv.weight = derived(weight[:, :, None, None], weight)
         if bias is not None:
-            self.conv.bias = nn.Parameter(bias, requires_grad=False)
+            self.conv.bias = derived(bias, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, inputs) to (B, T, outputs)."""
@@ -49,8 +49,10 @@ def linears_in_blocks(model: Model) -> Model:
     SqueezeBERT has one a layer without groups: its classifier takes 359.9 M instructions for 370.6 M.
     """
     lowered = duplicate(model)
-    for parent in list(lowered.encoder.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.Linear and child.bias is not None:
-                setattr(parent, name, TokenBlocks(child.weight, child.bias, 1))
+    inside = {id(module) for module in lowered.encoder.modules()}
+    chosen = matched(
+        lowered, "linears_in_blocks", (nn.Linear,), lambda layer: id(layer) in inside and layer.bias is not None
+    )
+    for name, layer in list(chosen):
+        put(lowered, name, TokenBlocks(layer.weight, layer.bias, 1))
     return lowered.eval()

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgebert.lowering.rewrite import matched
 from edgebert.lowering.scaled_keys import ScaledKeysMixedAttention, scale_keys
 from edgebert.models import heads
 from edgebert.models.family import Model
@@ -68,13 +69,12 @@ def avoid_token_slices(model: Model) -> Model:
     """
     lowered = scale_keys(model)
     shifts: nn.ModuleList | None = None  # all layers share them
-    for module in list(lowered.modules()):
-        if isinstance(module, heads.Summary) and module.kind == "last":
-            module.__class__ = LastToken
-            module.shift = Shift(2, 1)
-        if type(module) is ScaledKeysMixedAttention:
-            reach, channels = module.kernel // 2, module.value.weight.shape[0]
-            shifts = shifts or nn.ModuleList(Shift(channels, by) for by in range(-reach, reach + 1))
-            module.__class__ = ShiftedMixedAttention  # the same parts, another order of work
-            module.shifts = shifts
+    for _, summary in matched(lowered, "pick_last_token", (heads.Summary,), lambda summary: summary.kind == "last"):
+        summary.__class__ = LastToken
+        summary.shift = Shift(2, 1)
+    for _, mixed in matched(lowered, "shift_tokens", (ScaledKeysMixedAttention,)):
+        reach, channels = mixed.kernel // 2, mixed.value.weight.shape[0]
+        shifts = shifts or nn.ModuleList(Shift(channels, by) for by in range(-reach, reach + 1))
+        mixed.__class__ = ShiftedMixedAttention  # the same parts, another order of work
+        mixed.shifts = shifts
     return lowered.eval()

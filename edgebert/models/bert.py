@@ -180,6 +180,7 @@ BERT = Family(
     },
     harmless=("*embeddings.position_ids", "*pooler.dense.*", "cls.seq_relationship.*", "cls.predictions.*"),
     unused_by_task={},
+    parts=(Layer, Attention),
     # https://huggingface.co/google-bert/bert-base-uncased/blob/main/config.json
     presets={"bert-base": BertConfig()},
 )

@@ -274,6 +274,7 @@ CONVBERT = Family(
     },
     harmless=("*embeddings.position_ids", "*embeddings.token_type_ids", "generator_*", "discriminator_predictions.*"),
     unused_by_task={},
+    parts=(Layer, MixedAttention, SeparableConv),
     # https://huggingface.co/YituTech/conv-bert-base/blob/main/config.json
     presets={"convbert-base": ConvBertConfig()},
     padding_invariant=False,

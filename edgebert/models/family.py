@@ -15,6 +15,19 @@ from edgebert.models.heads import Outputs
 class Family:
     """One architecture as a value; each file in this folder ends with its own.
 
+    What the rest of the project reads of a family, and a test holds each one to:
+
+    - the config: `vocab_size`, `max_position_embeddings`, `type_vocab_size` (1 where token types are ignored),
+      `pad_token_id`, `tie_word_embeddings`, `initializer_range`, `labels`, and the field that `depth` names;
+    - the encoder is embeddings, then `project` where it has one, then `layers` under one additive mask, which with
+      `causal` (a bool, where the family can be causal) also hides what comes after a token;
+    - `encoder.embeddings` has `word` and `position` (nn.Embedding), `token_type` where there are token types, and
+      `norm` (nn.LayerNorm), and its position rows are read from the first on;
+    - `encoder.project` is nn.Identity or nn.Linear; `encoder.layers` is an nn.ModuleList of equal layers, each with
+      `attention`, `attention_norm`, `up`, `down` and `norm`;
+    - a head for language modelling has `decoder` (nn.Linear over the vocabulary), with `bias`; one for classes has
+      `classifier`.
+
     Attributes:
         name: the family, equal to `model_type` in Hugging Face's `config.json`.
         paper: the arXiv number of the paper it is defined by.
@@ -28,7 +41,10 @@ class Family:
         harmless: patterns (fnmatch) of tensors that checkpoints carry and no task here needs.
         unused_by_task: modules that transformers' class holds though the task never calls them.
         presets: published size to the config it stands for, for work without weights.
+        parts: types of modules that it is made of and that rewrites of `edgebert/lowering` look for. One that finds no
+            module of a type that stands here is an error: leave out what is not to be rewritten.
         padding_invariant: whether the paper's definition gives the same answer when a sentence is padded further.
+        depth: the config's field that counts the layers.
     """
 
     name: str
@@ -43,7 +59,9 @@ class Family:
     harmless: tuple[str, ...]
     presets: Mapping[str, Any]
     unused_by_task: Mapping[str, tuple[str, ...]]
+    parts: tuple[type[nn.Module], ...] = ()
     padding_invariant: bool = True
+    depth: str = "num_hidden_layers"
 
 
 class Model(nn.Module):
@@ -52,6 +70,11 @@ class Model(nn.Module):
     `forward` takes `input_ids`, `attention_mask` and `token_type_ids`, int32 or int64, shape (B, T), and returns the
     task's outputs by name. For multiple choice it takes (B, N, T) too and gives `logits` (B, N); rank 2 gives one score
     a row, (B, 1).
+
+    Attributes:
+        parts: the family's, or those that a rewrite put in their place.
+        lowerings: rewrite to the modules that it matched, of a copy that was lowered (see `edgebert/lowering`).
+        notes: what a rewrite left as it was, and why.
     """
 
     def __init__(self, family: Family, config: Any, task: str) -> None:
@@ -63,6 +86,9 @@ class Model(nn.Module):
         self.task = task
         self.encoder = family.encoder(config)
         self.head = family.heads[task](config)
+        self.parts = family.parts
+        self.lowerings: dict[str, tuple[str, ...]] = {}
+        self.notes: list[str] = []
         self.tied = task in ("masked-lm", "causal-lm") and config.tie_word_embeddings
         self.tie()
         self.eval()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgebert.errors import Unsupported
 from edgebert.models import heads
-from edgebert.models.bert import LAYER_WEIGHTS, Layer
+from edgebert.models.bert import LAYER_WEIGHTS, Attention, Layer
 from edgebert.models.config import parse, require_divisible
 from edgebert.models.family import Family
 from edgebert.models.layers import Embeddings, activation, additive_mask, causal_mask
@@ -142,6 +142,7 @@ REMBERT = Family(
     },
     harmless=("*embeddings.position_ids", "*pooler.dense.*", "cls.predictions.*"),
     unused_by_task={},
+    parts=(Layer, Attention),
     # https://huggingface.co/google/rembert/blob/main/config.json
     presets={"rembert-base": RemBertConfig()},
 )

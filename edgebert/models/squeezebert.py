@@ -205,6 +205,7 @@ SQUEEZEBERT = Family(
     unused_by_task=dict.fromkeys(
         ("masked-lm", "token-classification", "question-answering"), ("transformer.pooler.dense",)
     ),
+    parts=(SqueezeBertEncoder, Layer, Attention),
     # https://huggingface.co/squeezebert/squeezebert-uncased/blob/main/config.json
     presets={"squeezebert-base": SqueezeBertConfig()},
 )

@@ -1,13 +1,12 @@
 """Pictures of profiles: latency against length, and against size."""
 
 import importlib.util
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgebert.errors import InputError, MissingDependency
+from edgebert.files import replaced
 from edgebert.profiling.rows import Row
 from edgebert.runtimes.devices.device import SIMULATED
 
@@ -47,14 +46,8 @@ def draw(rows: Sequence[Row], path: str | Path) -> None:
     if not timed:
         raise InputError(f"--plot {path}: no device told a time, so there is nothing to draw.")
     figure = _figure(timed)
-    handle, beside = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.absolute().parent)
-    os.close(handle)
-    try:
+    with replaced(path) as beside:
         figure.savefig(beside, dpi=150)
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    finally:
-        Path(beside).unlink(missing_ok=True)
 
 
 def label(row: Row) -> str:

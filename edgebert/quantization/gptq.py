@@ -6,15 +6,14 @@ column after the other, each time moving the columns that are left so that the o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgebert.errors import InputError
 from edgebert.models.family import Model
+from edgebert.quantization.observers import Samples, observe
 
 GROUP = 32  # weights of one row that share a scale: the block that every target's 4-bit kernel takes
 LOWEST, HIGHEST = -8, 7  # what 4 bits with a sign hold
@@ -29,7 +28,7 @@ class Rounded:
     """A matrix in 4 bits.
 
     Attributes:
-        integers: int8 (O, I), from -7 to 7.
+        integers: int8 (O, I), from -8 to 7.
         scales: float32 (O, ceil(I / group)); a weight is its integer times its group's scale.
         group: neighbours in a row that share a scale.
     """
@@ -46,15 +45,16 @@ class Rounded:
 
 
 def round_weights(
-    model: Model, names: Sequence[str], samples: Sequence[Mapping[str, np.ndarray]], group: int = GROUP
+    model: Model, groups: Mapping[str, int], samples: Samples, longest: int | None = None
 ) -> dict[str, Rounded]:
     """Choose 4-bit weights for linear layers and 1x1 convolutions of a model.
 
     Args:
         model: the torch model, as it is about to be converted; it is not changed.
-        names: its modules to round: `nn.Linear`, or `nn.Conv2d` with a 1x1 kernel, grouped or not.
+        groups: modules to round, `nn.Linear` or `nn.Conv2d` with a 1x1 kernel, grouped or not, and how many neighbours
+            in a row share a scale; 0 takes a scale a row.
         samples: inputs as `Model.forward` takes them, int32 (1, T), without padding.
-        group: how many neighbours in a row share a scale; 0 takes a scale a row.
+        longest: tokens that a sample is cut to.
 
     Returns:
         Module name to its matrix, (outputs, inputs of one group).
@@ -62,41 +62,26 @@ def round_weights(
     Raises:
         InputError: there are no samples.
     """
-    if not samples:
-        raise InputError("4-bit weights are chosen on sample texts, and none came: give some with --calibration.")
-    rounded = {}
-    for name, products in _products(model, names, samples).items():
-        weight = model.get_submodule(name).get_parameter("weight").detach().flatten(1).double()
-        # Each group of a grouped convolution has inputs, and so statistics, of its own.
-        pairs = zip(weight.chunk(len(products)), products, strict=True)
-        parts = [_round(rows, product.double(), group) for rows, product in pairs]
-        integers, scales = (torch.cat(side) for side in zip(*parts, strict=True))
-        rounded[name] = Rounded(
-            integers.to(torch.int8).numpy(), scales.float().numpy(), group or max(integers.shape[1], 1)
-        )
-    return rounded
+    products: dict[str, list[Tensor]] = {}
+
+    def add(name: str, module: nn.Module, entering: Tensor, leaving: Tensor) -> None:
+        # For each group of a layer the sum over tokens of its inputs' outer products, float32 (I, I).
+        parts = [part.T @ part for part in _inputs(module, entering)]
+        old = products.get(name)
+        products[name] = parts if old is None else [a + b for a, b in zip(old, parts, strict=True)]
+
+    observe(model, {name: model.get_submodule(name) for name in groups}, samples, add, longest)
+    return {name: _rounded(model.get_submodule(name), products.pop(name), group) for name, group in groups.items()}
 
 
-def _products(
-    model: Model, names: Sequence[str], samples: Sequence[Mapping[str, np.ndarray]]
-) -> dict[str, list[Tensor]]:
-    """For each module and group the sum over tokens of its inputs' outer products, float32 (I, I)."""
-    sums: dict[str, list[Tensor]] = {}
-
-    def watch(name: str) -> None:
-        def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            parts = [part.T @ part for part in _inputs(module, inputs[0])]
-            sums[name] = [old + new for old, new in zip(sums[name], parts, strict=True)] if name in sums else parts
-
-        handle = model.get_submodule(name).register_forward_hook(add)
-        stack.callback(handle.remove)
-
-    with ExitStack() as stack, torch.no_grad():
-        for name in names:
-            watch(name)
-        for sample in samples:
-            model(**{key: torch.from_numpy(value) for key, value in sample.items()})
-    return sums
+def _rounded(module: nn.Module, products: Sequence[Tensor], group: int) -> Rounded:
+    """One layer's weight in 4 bits, given its inputs' products."""
+    weight = module.get_parameter("weight").detach().flatten(1).double()
+    # Each group of a grouped convolution has inputs, and so statistics, of its own.
+    pairs = zip(weight.chunk(len(products)), products, strict=True)
+    parts = [_round(rows, product.double(), group) for rows, product in pairs]
+    integers, scales = (torch.cat(side) for side in zip(*parts, strict=True))
+    return Rounded(integers.to(torch.int8).numpy(), scales.float().numpy(), group or max(integers.shape[1], 1))
 
 
 def _inputs(module: nn.Module, x: Tensor) -> Iterator[Tensor]:

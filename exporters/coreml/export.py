@@ -11,17 +11,9 @@ quantize and a dequantize before every layer, with one scale for a layer's input
 multiplies in int8 where the processor can. Biases and norms stay float.
 """
 
-import contextlib
-import importlib.util
-import io
 import json
-import logging
-import os
 import shutil
-import tempfile
-import traceback
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -33,14 +25,18 @@ from torch import Tensor, nn
 
 from edgebert import lowering
 from edgebert.artifact import Artifact, Stored
-from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
-from edgebert.exporters.coreml.quantizer import Layers, Samples
+from edgebert.exporters import common
+from edgebert.exporters.coreml.quantizer import Layers
+from edgebert.exporters.provenance import by_origin, origins
 from edgebert.files import new_folder
 from edgebert.models import Model
 from edgebert.models.signature import INPUTS
-from edgebert.quantization.recipes import TARGET_RECIPES, Recipe
+from edgebert.quantization.observers import Samples
+from edgebert.quantization.recipes import Recipe
 from edgebert.runtimes.coreml import package
 from edgebert.runtimes.coreml.mil import read_weights
+
+NEEDS = ("coremltools",)
 
 DESCRIPTIONS = {
     "input_ids": "Token ids of one text, padded on the right.",
@@ -58,20 +54,12 @@ UNITS |= {"start_logits": "nat", "end_logits": "nat", "last_hidden_state": "1", 
 
 def missing() -> str | None:
     """The command that installs what exporting needs; None when it is there."""
-    return None if importlib.util.find_spec("coremltools") else 'pip install "edgebert[coreml]"'
+    return common.missing("coreml", NEEDS)
 
 
 def check(model: Model, recipe: Recipe) -> None:
-    """Refuse, before any work, what cannot become an .mlpackage.
-
-    Raises:
-        Unsupported: the target does not take the recipe.
-        MissingDependency: coremltools is not installed.
-    """
-    if recipe.name not in TARGET_RECIPES["coreml"]:
-        raise Unsupported(f"coreml does not take {recipe.name}; it takes {', '.join(TARGET_RECIPES['coreml'])}.")
-    if command := missing():
-        raise MissingDependency(f"exporting {model.family.name} to coreml needs coremltools: {command}")
+    """Refuse, before any work, what the target does not take; see `common.check` for what it raises."""
+    common.check("coreml", NEEDS, model, recipe)
 
 
 def export(
@@ -86,38 +74,35 @@ def export(
 
     Args:
         model: the torch model; it is not changed.
-        recipe: one of the target's.
-        lengths: of the token axis.
+        recipe: one that `check` lets through.
+        lengths: of the token axis, ascending.
         path: the folder to write.
         keep_float: patterns of modules to leave in float, weights and arithmetic.
         samples: inputs (1, T) without padding, for `w8a8-static` and `w4`.
 
     Raises:
-        InputError: a length is not between 1 and the model's positions, or a static recipe has no samples.
-        Unsupported: see `check`.
+        InputError: a static recipe has no samples, or the file cannot be written there.
         ConversionFailed: the converter gave up; the message names the log.
     """
-    check(model, recipe)
-    positions = model.config.max_position_embeddings
-    if not lengths or not all(1 <= length <= positions for length in lengths):
-        raise InputError(f"lengths {lengths}; at least one from 1 to the model's {positions} positions is needed.")
-    if recipe.static and not samples:
-        raise InputError(
-            f"{recipe.name} finds its scales on sample texts, and none came: give some with --calibration."
-        )
-    ascending = tuple(sorted(set(lengths)))
-    lowered = lower(model, ascending[-1])
-    with _contained(f"{model.family.name} for {model.task} in {recipe.name}"):
+    lowered = lower(model, lengths[-1])
+    with common.contained("coreml", f"{model.family.name} for {model.task} in {recipe.name}"):
         # coremltools takes no more than one input of enumerated shapes below iOS 18, and int4 came with it.
-        modern = len(ascending) > 1 or recipe.weight_bits == 4
+        modern = len(lengths) > 1 or recipe.weight_bits == 4
         layers = Layers(lowered, recipe, modern, keep_float, samples)
-        made = _convert(lowered, recipe, ascending, modern, layers.rewrite)
+        made = _convert(lowered, recipe, lengths, modern, layers.rewrite)
         spec = made.get_spec()
-        _describe(spec.description, model, recipe, ascending)
+        _describe(spec.description, model, recipe, lengths)
         with new_folder(path, True, package.MANIFEST) as folder:
             _write(folder, spec, Path(made.weights_dir))
-    tools = {name: version(name) for name in ("torch", "coremltools")}
-    return Artifact(path, ascending, dynamic=False, tools=tools, weights=_stored(model, lowered, path))
+    return Artifact(
+        path,
+        lengths,
+        dynamic=False,
+        tools={name: version(name) for name in ("torch", "coremltools")},
+        weights=by_origin(_stored(lowered, path), origins(model, lowered)),
+        lowerings=lowered.lowerings,
+        notes=tuple(lowered.notes),
+    )
 
 
 def lower(model: Model, longest: int) -> Model:
@@ -233,43 +218,13 @@ def _write(folder: Path, spec: Any, weights: Path) -> None:
     package.seal(folder)
 
 
-def _stored(model: Model, lowered: Model, path: Path) -> dict[str, Stored]:
-    """How each parameter stands in the package, as read back from it."""
-    first = {id(parameter): name for name, parameter in lowered.named_parameters()}
+def _stored(lowered: Model, path: Path) -> Iterator[tuple[str, Stored]]:
+    """How each parameter of the lowered model stands in the package, as read back from it."""
     known = {
-        "".join(c if c.isalnum() else "_" for c in name): first[id(parameter)]
-        for name, parameter in lowered.named_parameters(remove_duplicate=False)
+        "".join(c if c.isalnum() else "_" for c in name): name
+        for name, _ in lowered.named_parameters(remove_duplicate=False)
     }
-    parameters = {name for name, _ in model.named_parameters()}
-    stored = {}
     for weight in read_weights(package.read(path)):
         name = known.get(weight.name.removesuffix("_quantized"))
-        if name in parameters:
-            stored[name] = Stored(weight.dtype, weight.bytes)
-    return stored
-
-
-@contextlib.contextmanager
-def _contained(what: str) -> Iterator[None]:
-    """Keep the converter's talk from the terminal, and make of its failure one line and a log."""
-    talk, quiet = io.StringIO(), logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
-            warnings.simplefilter("ignore")
-            yield
-    except EdgebertError:
-        raise
-    except OSError:  # no room, or no right to write there: not the converter's doing
-        raise
-    except Exception as error:  # the converter's own errors have no common kind
-        descriptor, log = tempfile.mkstemp(prefix="edgebert-coreml-", suffix=".log")
-        with os.fdopen(descriptor, "w", errors="replace") as stream:
-            stream.write(talk.getvalue())
-            traceback.print_exc(file=stream)
-        reason = next(iter(str(error).strip().splitlines()), "")[:200]
-        raise ConversionFailed(
-            f"{what}: conversion failed with {type(error).__name__}: {reason} The whole log is in {log}."
-        ) from error
-    finally:
-        logging.disable(quiet)
+        if name is not None:
+            yield name, Stored(weight.dtype, weight.bytes)

@@ -1,7 +1,7 @@
 """What Core ML's quantized recipes make of a program: weights in integers, inputs of layers rounded to int8."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from edgebert.models import Model
-from edgebert.models.signature import INPUTS
 from edgebert.quantization import gptq
+from edgebert.quantization.integers import by_row
+from edgebert.quantization.observers import Samples, observe
 from edgebert.quantization.recipes import Recipe, kept
-
-Samples = Sequence[Mapping[str, np.ndarray]]
 
 # Rows narrower than this get 8 bits under `w4`: a depthwise kernel has 9 weights, and a scale would cost as much.
 NARROWEST = 8
@@ -116,10 +115,8 @@ def _static(x: Any, steps: Steps, before: Any) -> Any:
 
 def _eight_bits(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Symmetric int8 (O, ...) and a scale for each output, of the weight's dtype (O,)."""
-    largest = np.abs(weight.reshape(len(weight), -1).astype(np.float32)).max(1)
-    scale = np.maximum(largest / 127, float(np.finfo(np.float16).tiny)).astype(weight.dtype)
-    steps = weight.astype(np.float32) / scale.astype(np.float32).reshape(-1, *(1,) * (weight.ndim - 1))
-    return np.clip(np.round(steps), -127, 127).astype(np.int8), scale
+    integers, scale = by_row(weight.reshape(len(weight), -1), float(np.finfo(np.float16).tiny))
+    return integers.reshape(weight.shape), scale[:, 0]
 
 
 def _block(weight: Tensor) -> int:
@@ -130,14 +127,10 @@ def _block(weight: Tensor) -> int:
 
 def _four_bits(model: Model, blocks: dict[str, int], samples: Samples) -> dict[str, gptq.Rounded]:
     """4-bit weights of layers, chosen on sample texts, or each for itself where there are none."""
-    rounded: dict[str, gptq.Rounded] = {}
-    for block in sorted(set(blocks.values())):
-        names = [name for name, size in blocks.items() if size == block]
-        if samples:
-            rounded |= gptq.round_weights(model, names, samples, block)
-        else:
-            rounded |= {name: _nearest(model.get_submodule(name).get_parameter("weight"), block) for name in names}
-    return rounded
+    if samples:
+        return gptq.round_weights(model, blocks, samples)
+    weights = {name: model.get_submodule(name).get_parameter("weight") for name in blocks}
+    return {name: _nearest(weights[name], block) for name, block in blocks.items()}
 
 
 def _nearest(weight: Tensor, block: int) -> gptq.Rounded:
@@ -156,23 +149,13 @@ def _static_steps(model: Model, layers: Mapping[str, nn.Module], samples: Sample
     """Int8 for each layer's input, by the name of its weight: the steps that lose least of what the samples bring."""
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
 
-    def watch(name: str) -> Callable[..., None]:
-        def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            flat = inputs[0].flatten()
-            # Evenly spread ones, and both ends: a step may cut them, but not without having seen them.
-            kept = flat[:: max(1, flat.numel() // KEPT_INPUTS)]
-            seen[name].append(torch.cat([kept, flat.min()[None], flat.max()[None]]))
+    def look(name: str, module: nn.Module, entering: Tensor, leaving: Tensor) -> None:
+        flat = entering.flatten()
+        # Evenly spread ones, and both ends: a step may cut them, but not without having seen them.
+        kept = flat[:: max(1, flat.numel() // KEPT_INPUTS)]
+        seen[name].append(torch.cat([kept, flat.min()[None], flat.max()[None]]))
 
-        return look
-
-    handles = [module.register_forward_pre_hook(watch(name)) for name, module in layers.items()]
-    try:
-        with torch.no_grad():
-            for sample in samples:
-                model(**{name: torch.from_numpy(np.ascontiguousarray(sample[name])) for name in INPUTS})
-    finally:
-        for handle in handles:
-            handle.remove()
+    observe(model, layers, samples, look)
     return {f"{name}.weight": _steps(torch.cat(values)) for name, values in seen.items() if values}
 
 

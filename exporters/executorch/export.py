@@ -15,18 +15,10 @@ former, for samples do not reach every label. Tables are 8-bit in every quantize
 attention's products of activations, and depthwise kernels.
 """
 
-import contextlib
-import importlib.util
-import logging
-import os
-import tempfile
-import traceback
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,15 +26,18 @@ from torch import nn
 
 from edgebert import lowering
 from edgebert.artifact import Artifact, Stored
-from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
+from edgebert.exporters import common
 from edgebert.exporters.executorch.fx_rewrites import keep_groups_apart
 from edgebert.exporters.executorch.program import assemble
 from edgebert.exporters.executorch.translate import Translator
 from edgebert.exporters.executorch.weights import BLOCK, Plan, Range, Weights, quantize
+from edgebert.exporters.provenance import by_origin, origins
+from edgebert.files import replaced
 from edgebert.models import Model
 from edgebert.models.signature import INPUTS
 from edgebert.quantization import gptq
-from edgebert.quantization.recipes import TARGET_RECIPES, Recipe
+from edgebert.quantization.observers import Samples, observe
+from edgebert.quantization.recipes import Recipe
 from edgebert.runtimes.executorch.program import FLOAT, HALF
 
 NEEDS = ("executorch", "flatbuffers")
@@ -50,76 +45,57 @@ NEEDS = ("executorch", "flatbuffers")
 
 def missing() -> str | None:
     """The command that installs what exporting needs; None when it is there."""
-    found = all(importlib.util.find_spec(name) for name in NEEDS)
-    return None if found else 'pip install "edgebert[executorch]"'
+    return common.missing("executorch", NEEDS)
 
 
 def check(model: Model, recipe: Recipe) -> None:
-    """Refuse, before any work, what cannot become a .pte file.
-
-    Raises:
-        Unsupported: the target does not take the recipe.
-        MissingDependency: a package is not installed.
-    """
-    if recipe.name not in TARGET_RECIPES["executorch"]:
-        raise Unsupported(
-            f"executorch does not take {recipe.name}; it takes {', '.join(TARGET_RECIPES['executorch'])}."
-        )
-    if command := missing():
-        raise MissingDependency(f"exporting {model.family.name} to executorch needs {', '.join(NEEDS)}: {command}")
+    """Refuse, before any work, what the target does not take; see `common.check` for what it raises."""
+    common.check("executorch", NEEDS, model, recipe)
 
 
 def export(
     model: Model, recipe: Recipe, lengths: tuple[int, ...], path: Path, keep_float: Sequence[str] = (),
-    samples: Sequence[Mapping[str, np.ndarray]] = (),
+    samples: Samples = (),
 ) -> Artifact:  # fmt: skip
     """Write the model as one .pte file.
 
     Args:
         model: the torch model; it is not changed.
-        recipe: one of those that `edgebert.quantization.recipes.TARGET_RECIPES` gives this target.
-        lengths: the last one bounds the token axis; every length below it is served too.
+        recipe: one that `check` lets through.
+        lengths: ascending; the last one bounds the token axis, and every length below it is served too.
         path: the file to write; one that exists is replaced, when all went well.
         keep_float: patterns of modules that stay float, see `edgebert.quantization.recipes.kept`.
         samples: inputs from real texts, int32 (1, T), that static scales are found and 4-bit weights chosen on; without
             any, 4-bit weights are rounded to the nearest.
 
     Raises:
-        InputError: a length is not between 1 and the model's positions, or a static recipe has no samples.
-        Unsupported: see `check`.
+        InputError: a static recipe has no samples, or the file cannot be written there.
         ConversionFailed: an operator of the model has no translation; the message names the log.
     """
-    check(model, recipe)
-    positions = model.config.max_position_embeddings
-    if not lengths or not all(1 <= length <= positions for length in lengths):
-        raise InputError(f"lengths {lengths}; at least one from 1 to the model's {positions} positions is needed.")
-    if recipe.static and not samples:
-        raise InputError(
-            f"{recipe.name} finds its scales on sample texts, and none came: give some with --calibration."
-        )
-    longest = max(lengths)
-    with _contained(f"{model.family.name} for {model.task} in {recipe.name}"), torch.no_grad():
+    longest = lengths[-1]
+    with common.contained("executorch", f"{model.family.name} for {model.task} in {recipe.name}"), torch.no_grad():
         lowered = lower(model, recipe, longest)
         ranges = measure(lowered, samples, longest) if recipe.static else {}
         plan = Plan(recipe, tuple(keep_float), ranges)
         if recipe.weight_bits == 4 and samples:
-            plan = replace(plan, rounded=_round(lowered, plan, samples, longest))
+            plan = replace(plan, rounded=gptq.round_weights(lowered, _groups(lowered, plan), samples, longest))
         # Only now, for samples tell more of the last layer's numbers by all their tokens.
         lowered = lowering.first_token_only(lowered)
         if recipe.weight_bits == 8 and not recipe.static:
             lowered = lowering.query_inputs(lowered, lowering.SlicedLinears)
-        content, weights = _convert(lowered, plan, longest)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-    tools = {name: version(name) for name in ("torch", "executorch")}
-    return Artifact(path, tuple(sorted(set(lengths))), dynamic=True, tools=tools, weights=_by_parameter(model, weights))
+        content, stored = _convert(lowered, plan, longest)
+        weights = by_origin(stored.items(), origins(model, lowered))
+    with replaced(path) as beside:
+        beside.write_bytes(content)
+    return Artifact(
+        path,
+        lengths,
+        dynamic=True,
+        tools={name: version(name) for name in ("torch", "executorch")},
+        weights=weights,
+        lowerings=lowered.lowerings,
+        notes=tuple(lowered.notes),
+    )
 
 
 def lower(model: Model, recipe: Recipe, longest: int) -> Model:
@@ -134,7 +110,7 @@ def lower(model: Model, recipe: Recipe, longest: int) -> Model:
     return lowering.avoid_token_slices(lowered)
 
 
-def measure(model: Model, samples: Sequence[Mapping[str, np.ndarray]], longest: int) -> dict[str, Range]:
+def measure(model: Model, samples: Samples, longest: int) -> dict[str, Range]:
     """What goes through each linear layer and 1x1 convolution of the lowered model, over all samples."""
     ranges: dict[str, Range] = {}
 
@@ -146,41 +122,28 @@ def measure(model: Model, samples: Sequence[Mapping[str, np.ndarray]], longest: 
     def merge(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         return np.stack([np.minimum(old[0], new[0]), np.maximum(old[1], new[1])])
 
-    def watch(name: str) -> Any:
-        def note(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            bias = 0 if layer.bias is None else layer.bias.detach().numpy()
-            new = Range(bounds(inputs[0]), bounds(output) - bias)
-            old = ranges.get(name, new)
-            ranges[name] = Range(merge(old.enters, new.enters), merge(old.leaves, new.leaves))
-
-        return note
+    def note(name: str, layer: nn.Module, entering: torch.Tensor, leaving: torch.Tensor) -> None:
+        bias = 0 if layer.bias is None else layer.get_parameter("bias").detach().numpy()
+        new = Range(bounds(entering), bounds(leaving) - bias)
+        old = ranges.get(name, new)
+        ranges[name] = Range(merge(old.enters, new.enters), merge(old.leaves, new.leaves))
 
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    hooks = [module.register_forward_hook(watch(name)) for name, module in layers.items()]
-    try:
-        for sample in samples:
-            model(*(torch.from_numpy(np.ascontiguousarray(sample[name][:, :longest])) for name in INPUTS))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(model, layers, samples, note, longest)
     return ranges
 
 
-def _round(
-    model: Model, plan: Plan, samples: Sequence[Mapping[str, np.ndarray]], longest: int
-) -> dict[str, gptq.Rounded]:
-    """4-bit weights of the lowered model's linear layers, chosen on samples; a tied decoder is the 8-bit table."""
+def _groups(model: Model, plan: Plan) -> dict[str, int]:
+    """Linear layers that take 4 bits, and how many weights share a scale; a tied decoder is the 8-bit table."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    widths: dict[int, list[str]] = {0: [], BLOCK: []}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and plan.mode(name) == "rows" and id(module.weight) not in tables:
-            if module.in_features % 2 == 0:
-                widths[0 if module.in_features % BLOCK else BLOCK].append(name)
-    cut = [{name: sample[name][:, :longest] for name in INPUTS} for sample in samples]
-    chosen: dict[str, gptq.Rounded] = {}
-    for group, names in widths.items():
-        chosen |= gptq.round_weights(model, names, cut, group) if names else {}
-    return chosen
+    return {
+        name: 0 if module.in_features % BLOCK else BLOCK
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and plan.mode(name) == "rows"
+        and id(module.weight) not in tables
+        and module.in_features % 2 == 0
+    }
 
 
 def _convert(model: Model, plan: Plan, longest: int) -> tuple[bytes, dict[str, Stored]]:
@@ -238,45 +201,3 @@ def _stored(translator: Translator, tables: dict[str, Weights]) -> dict[str, Sto
 
 
 DTYPES = {"fp32": "float32", "qcint8": "int8", "qcint4": "int4", "qbint4": "int4", "qcint32": "int32"}
-
-
-def _by_parameter(model: Model, stored: dict[str, Stored]) -> dict[str, Stored]:
-    """The parameters of the model as given, from what is stored of the lowered one: its parts carry longer names."""
-    found: dict[str, Stored] = {}
-    # SqueezeBERT's projection belongs to the layer, and becomes BERT's, which belongs to attention.
-    moved = ".out." if model.family.name == "squeezebert" else ".attention.out."
-    names = dict(model.named_parameters())
-    for lowered, entry in stored.items():
-        module, _, leaf = lowered.replace(".attention.out.", moved).rpartition(".")
-        while module and f"{module}.{leaf}" not in names:
-            module = module.rpartition(".")[0]
-        name = f"{module}.{leaf}"
-        if name in names:
-            bytes_ = entry.bytes + (found[name].bytes if name in found else 0)
-            found[name] = Stored(entry.dtype, bytes_)
-    return found
-
-
-@contextlib.contextmanager
-def _contained(what: str) -> Iterator[None]:
-    """Keep torch's talk from the terminal, and make of a failure one line and a log."""
-    quiet = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except ConversionFailed as error:
-        raise ConversionFailed(f"{what}: {error}") from error
-    except EdgebertError:
-        raise
-    except Exception as error:  # torch.export's own errors have no common kind
-        descriptor, log = tempfile.mkstemp(prefix="edgebert-executorch-", suffix=".log")
-        with os.fdopen(descriptor, "w", errors="replace") as stream:
-            traceback.print_exc(file=stream)
-        reason = next(iter(str(error).strip().splitlines()), "")[:200]
-        raise ConversionFailed(
-            f"{what}: conversion failed with {type(error).__name__}: {reason} The whole log is in {log}."
-        ) from error
-    finally:
-        logging.disable(quiet)

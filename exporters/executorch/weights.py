@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgebert.quantization.gptq import Rounded
+from edgebert.quantization.integers import by_row
 from edgebert.quantization.recipes import Recipe, kept
 
 Shape = tuple[int, ...]
@@ -61,9 +62,8 @@ def quantize(name: str, weight: np.ndarray, bits: int, shape: Shape | None = Non
     """
     rows, columns = weight.shape
     if bits == 8 or columns % 2:
-        scale = _scale(np.abs(weight).max(1), 127)
-        data = np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int8)
-        return Weights(name, "qcint8", shape or weight.shape, data, scale)
+        data, scale = by_row(weight)  # XNNPACK takes no subnormal scale
+        return Weights(name, "qcint8", shape or weight.shape, data, scale[:, 0])
     if columns % BLOCK:
         scale = _scale(np.abs(weight).max(1), 7)
         return four_bits(name, np.clip(np.rint(weight / scale[:, None]), -7, 7), scale[:, None], shape)

@@ -5,17 +5,10 @@ has no kernel in half precision, as mostly on x86, it computes that operator in 
 `quantizer.py`, and for operators that stand for slower ones `rewrites.py`.
 """
 
-import contextlib
-import importlib.util
-import io
-import logging
 import os
 import shutil
 import tempfile
-import traceback
-import warnings
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,15 +18,19 @@ from torch import nn
 
 from edgebert import lowering
 from edgebert.artifact import Artifact
-from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
-from edgebert.exporters.onnx.names import Names, name_weights
-from edgebert.exporters.onnx.numbers import Samples, activation_ranges
+from edgebert.errors import ConversionFailed, InputError
+from edgebert.exporters import common
+from edgebert.exporters.onnx.names import name_weights, stored
+from edgebert.exporters.onnx.numbers import activation_ranges
 from edgebert.exporters.onnx.quantizer import Quantizer, bits_of
 from edgebert.exporters.onnx.rewrites import lower_graph
+from edgebert.exporters.provenance import by_origin, kept_float, origins
+from edgebert.lowering.rewrite import derived
 from edgebert.models import Model
 from edgebert.models.signature import INPUTS
 from edgebert.quantization import gptq
-from edgebert.quantization.recipes import TARGET_RECIPES, Recipe
+from edgebert.quantization.observers import Samples
+from edgebert.quantization.recipes import Recipe
 from edgebert.runtimes.onnx.file import BLANK, MAX_TOKENS, PRODUCER, SEAL, VOCABULARY, seal_of
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
@@ -46,21 +43,12 @@ ONE_FILE = 2**31 - 2**26
 
 def missing() -> str | None:
     """The command that installs what exporting needs; None when it is there."""
-    found = all(importlib.util.find_spec(name) for name in NEEDS)
-    return None if found else 'pip install "edgebert[onnx]"'
+    return common.missing("onnx", NEEDS)
 
 
 def check(model: Model, recipe: Recipe) -> None:
-    """Refuse, before any work, what cannot become an ONNX file.
-
-    Raises:
-        Unsupported: the target does not take the recipe.
-        MissingDependency: a package is not installed.
-    """
-    if recipe.name not in TARGET_RECIPES["onnx"]:
-        raise Unsupported(f"onnx does not take {recipe.name}; it takes {', '.join(TARGET_RECIPES['onnx'])}.")
-    if command := missing():
-        raise MissingDependency(f"exporting {model.family.name} to onnx needs {', '.join(NEEDS)}: {command}")
+    """Refuse, before any work, what the target does not take; see `common.check` for what it raises."""
+    common.check("onnx", NEEDS, model, recipe)
 
 
 def export(
@@ -68,40 +56,33 @@ def export(
     recipe: Recipe,
     lengths: tuple[int, ...],
     path: Path,
-    keep_float: tuple[str, ...] = (),
+    keep_float: Sequence[str] = (),
     samples: Samples = (),
 ) -> Artifact:
     """Write the model as one .onnx file; weights of 2 GiB and more stand beside it in `<name>.onnx.data`.
 
     Args:
         model: the torch model; it is not changed.
-        recipe: a recipe of the target.
-        lengths: the last one bounds the token axis; every length below it is served too.
+        recipe: one that `check` lets through.
+        lengths: ascending; the last one bounds the token axis, and every length below it is served too.
         path: the file to write; one that exists is replaced, when all went well.
         keep_float: patterns of modules that a recipe with integers leaves in float, see `quantization/recipes.py`.
         samples: inputs int32 (1, T), unpadded, that `w8a8-static` finds its scales on, and `w4` its roundings; without
             any, `w4` rounds each weight for itself.
 
     Raises:
-        InputError: a length is not between 1 and the model's positions, a static recipe gets no samples, or the file
-            cannot be written there.
-        Unsupported: see `check`.
+        InputError: a static recipe has no samples, or the file cannot be written there.
         ConversionFailed: the converter gave up; the message names the log.
     """
-    check(model, recipe)
-    positions = model.config.max_position_embeddings
-    if not lengths or not all(1 <= length <= positions for length in lengths):
-        raise InputError(f"lengths {lengths}; at least one from 1 to the model's {positions} positions is needed.")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent} is not a folder; make it first, or choose another place for {path.name}.")
-    if recipe.static and not samples:
-        raise InputError(f"{recipe.name} finds its scales on sample texts, and none were given.")
-    longest = max(lengths)
-    with _contained(f"{model.family.name} for {model.task} in {recipe.name}"):
+    longest = lengths[-1]
+    with common.contained("onnx", f"{model.family.name} for {model.task} in {recipe.name}"):
         # torch takes a dimension of size 1 for a constant, so that the free axis reaches 2 at least.
         lowered = lower(model, recipe, max(longest, 2))
-        names = Names(model, lowered)
-        kept = partial(names.kept, patterns=keep_float)
+        origin = origins(model, lowered)
+
+        def kept(name: str) -> bool:
+            return kept_float(model, origin.get(name, ()), keep_float)
+
         ranges = activation_ranges(lowered, samples) if recipe.static else {}
         rounded = _rounded(lowered, kept, samples) if recipe.weight_bits == 4 and samples else {}
         converted = _convert(lowered, max(longest, 2))
@@ -111,9 +92,16 @@ def export(
             Quantizer(converted, recipe, kept, ranges, rounded).run()
         _finish(converted, model, longest)
         _write(converted, path)
-        weights = names.stored(converted.graph)
-    tools = {name: version(name) for name in ("torch", *NEEDS)}
-    return Artifact(path, tuple(sorted(set(lengths))), dynamic=True, tools=tools, weights=weights)
+        weights = by_origin(stored(converted.graph), origin)
+    return Artifact(
+        path,
+        lengths,
+        dynamic=True,
+        tools={name: version(name) for name in ("torch", *NEEDS)},
+        weights=weights,
+        lowerings=lowered.lowerings,
+        notes=tuple(lowered.notes),
+    )
 
 
 def lower(model: Model, recipe: Recipe, longest: int) -> Model:
@@ -140,9 +128,9 @@ def lower(model: Model, recipe: Recipe, longest: int) -> Model:
 
 def _rounded(model: Model, kept: Callable[[str], bool], samples: Samples) -> dict[str, gptq.Rounded]:
     """The linear layers that get 4 bits, rounded for what they compute on the samples."""
-    linear = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    chosen = [name.removesuffix(".weight") for name in linear if bits_of(name) == 4 and not kept(name)]
-    return gptq.round_weights(model, chosen, samples)
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    chosen = [name for name in linear if bits_of(f"{name}.weight") == 4 and not kept(f"{name}.weight")]
+    return gptq.round_weights(model, dict.fromkeys(chosen, gptq.GROUP), samples)
 
 
 def _halved(model: Model) -> Model:
@@ -152,7 +140,7 @@ def _halved(model: Model) -> Model:
     for module in halved.modules():
         for name, tensor in list(module.named_parameters(recurse=False)):
             if tensor not in done:
-                done[tensor] = nn.Parameter(tensor.half(), requires_grad=False)
+                done[tensor] = derived(tensor.half(), tensor)
             setattr(module, name, done[tensor])
     return halved
 
@@ -238,27 +226,3 @@ def _seal(file: Path) -> None:
     with file.open("r+b") as stream:
         stream.seek(start)
         stream.write(wanted.encode())
-
-
-@contextlib.contextmanager
-def _contained(what: str) -> Iterator[None]:
-    """Keep the converter's talk from the terminal, and make of its failure one line and a log."""
-    talk, quiet = io.StringIO(), logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
-            warnings.simplefilter("ignore")
-            yield
-    except EdgebertError:
-        raise
-    except Exception as error:  # the converter's own errors have no common kind
-        descriptor, log = tempfile.mkstemp(prefix="edgebert-onnx-", suffix=".log")
-        with os.fdopen(descriptor, "w", errors="replace") as stream:
-            stream.write(talk.getvalue())
-            traceback.print_exc(file=stream)
-        reason = next(iter(str(error).strip().splitlines()), "")[:200]
-        raise ConversionFailed(
-            f"{what}: conversion failed with {type(error).__name__}: {reason} The whole log is in {log}."
-        ) from error
-    finally:
-        logging.disable(quiet)

@@ -1,12 +1,11 @@
 """Which tensor of an ONNX graph is which parameter of the torch model.
 
-The converter keeps a parameter's name, but not when it folds a transpose into it, and stores equal ones once. Rewrites
-of the torch model cut and rename parameters before that. Both are undone here, so that a graph's weights carry the
-names of the lowered model, and each of these leads to the parameter of the model that the user knows.
+The converter keeps a parameter's name, but not when it folds a transpose into it, and stores equal ones once. That is
+undone here, so that a graph's weights carry the names of the lowered model.
 """
 
 import re
-from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import Tensor
 from edgebert.artifact import Stored
 from edgebert.errors import ConversionFailed
 from edgebert.models import Model
-from edgebert.quantization.recipes import kept
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -23,43 +21,18 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 INTEGERS = re.compile(r"\.(int[48])(\.scale)?$")
 
 
-class Names:
-    """From names of a lowered model's tensors to the parameters of the model it was made from."""
-
-    def __init__(self, model: Model, lowered: Model) -> None:
-        """Match the tensors of the two; a lowered one is a view of the original's memory, or keeps its name."""
-        firsts = {id(tensor): name for name, tensor in model.named_parameters()}
-        aliases = {name: firsts[id(tensor)] for name, tensor in model.named_parameters(remove_duplicate=False)}
-        self.modules = defaultdict[str, list[str]](list)
-        for alias, first in aliases.items():
-            self.modules[first].append(alias.rpartition(".")[0])
-        places = sorted((*_memory(tensor), name) for name, tensor in model.named_parameters())
-        self.origins: dict[str, str] = {}
-        for name, tensor in lowered.named_parameters(remove_duplicate=False):
-            start, _ = _memory(tensor)
-            inside = next((first for begin, end, first in places if begin <= start < end), None)
-            origin = inside or aliases.get(re.sub(r"\.parts\.\d+\b", "", name))
-            if origin is not None:
-                self.origins[name] = origin
-
-    def kept(self, name: str, patterns: tuple[str, ...]) -> bool:
-        """Whether a tensor belongs to a module that patterns name; a shared one is kept if one of its modules is."""
-        origin = self.origins.get(name)
-        return origin is not None and any(kept(module, patterns) for module in self.modules[origin])
-
-    def stored(self, graph: Any) -> dict[str, Stored]:
-        """How each parameter of the model stands in a finished graph; what is not there any more is left out."""
-        dtypes, sizes = {}, defaultdict[str, int](int)
-        for name, value in graph.initializers.items():
-            origin = self.origins.get(INTEGERS.sub("", name))
-            if origin is None:
-                continue
-            integers = INTEGERS.search(name)
-            if not name.endswith(".scale"):
-                dtypes[origin] = integers[1] if integers else value.const_value.numpy().dtype.name
-            sizes[origin] += value.const_value.nbytes
-        order = dict.fromkeys(self.origins.values())
-        return {name: Stored(dtypes[name], sizes[name]) for name in order if name in sizes}
+def stored(graph: Any) -> Iterator[tuple[str, Stored]]:
+    """How each weight of a finished graph is stored, its scales included, by its name in the lowered model."""
+    scales = {
+        name.removesuffix(".scale"): value for name, value in graph.initializers.items() if name.endswith(".scale")
+    }
+    for name, value in graph.initializers.items():
+        integers = INTEGERS.search(name)
+        if name.endswith(".scale"):
+            continue
+        extra = scales[name].const_value.nbytes if integers else 0
+        dtype = integers[1] if integers else value.const_value.numpy().dtype.name
+        yield INTEGERS.sub("", name), Stored(dtype, value.const_value.nbytes + extra)
 
 
 def name_weights(graph: Any, lowered: Model) -> None:
@@ -104,9 +77,3 @@ def _same(array: np.ndarray, tensor: Tensor) -> bool:
         return False
     given = tensor.detach().numpy()
     return any(array.shape == turned.shape and np.array_equal(array, turned) for turned in (given, given.T))
-
-
-def _memory(tensor: Tensor) -> tuple[int, int]:
-    """Where a tensor's numbers begin and end."""
-    start = tensor.data_ptr()
-    return start, start + tensor.numel() * tensor.element_size()

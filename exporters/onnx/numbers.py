@@ -3,46 +3,20 @@
 Nothing here knows of a graph. Weights come and go as (outputs, inputs), a scale for each output or block.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from edgebert.errors import InputError
 from edgebert.models import Model
-from edgebert.models.signature import INPUTS
 from edgebert.quantization.gptq import GROUP, Rounded
+from edgebert.quantization.integers import by_row, chunks
+from edgebert.quantization.observers import Samples, observe
 
-Samples = Sequence[Mapping[str, np.ndarray]]
-
-# Rows taken at a time, so that what stands beside a table of 250,000 rows stays some 50 MB.
-CHUNK = 2**22
 # Shares of a block's largest weight over 8 that are tried as its scale: 0.3 dB better than 1.0 alone; 16 gain no more.
 TRIES = np.linspace(0.75, 1.1, 8, dtype=np.float32)
 
 BINS = 4096
-
-
-def eight_bits(floats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 with a scale for each row.
-
-    Args:
-        floats: (outputs, inputs) float32; a transposed view is read as it lies, without a copy of the whole.
-
-    Returns:
-        int8 of the same shape, and float32 scales (outputs, 1).
-    """
-    numbers = np.empty(floats.shape, np.int8)
-    scales = np.empty((len(floats), 1), np.float32)
-    for rows in _chunks(floats):
-        part = floats[rows]
-        scale = np.maximum(np.abs(part).max(1, keepdims=True) / 127, np.finfo(np.float32).tiny)
-        numbers[rows], scales[rows] = np.rint(part / scale).astype(np.int8), scale
-    return numbers, scales
 
 
 def wide_block(inputs: int) -> int:
@@ -63,7 +37,7 @@ def eight_bits_in_blocks(floats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     block = wide_block(inputs)
     blocks = -(-inputs // block)
     padded = np.pad(floats, ((0, 0), (0, blocks * block - inputs)))
-    numbers, scales = eight_bits(padded.reshape(-1, block))
+    numbers, scales = by_row(padded.reshape(-1, block))
     return (numbers.view(np.uint8) + 128).reshape(outputs, blocks, block), scales.reshape(outputs, blocks)
 
 
@@ -80,7 +54,7 @@ def four_bits(floats: np.ndarray) -> Rounded:
     blocks = -(-inputs // GROUP)
     integers = np.empty((outputs, inputs), np.int8)
     scales = np.empty((outputs, blocks), np.float32)
-    for rows in _chunks(floats):
+    for rows in chunks(floats):
         part = np.pad(floats[rows].astype(np.float32), ((0, 0), (0, blocks * GROUP - inputs)))
         numbers, scales[rows] = _search(part.reshape(-1, blocks, GROUP))
         integers[rows] = numbers.reshape(len(part), -1)[:, :inputs]
@@ -121,11 +95,6 @@ def _search(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         fitted = np.divide(along, square, out=np.zeros_like(along), where=square > 0)
         scales = np.where(better, fitted, scales)
     return numbers.astype(np.int8), scales
-
-
-def _chunks(floats: np.ndarray) -> Iterator[slice]:
-    step = max(CHUNK // floats.shape[1], 1)
-    return (slice(start, start + step) for start in range(0, len(floats), step))
 
 
 @dataclass(slots=True)
@@ -170,52 +139,20 @@ class Histogram:
 _SHARES = tuple(np.linspace(1.0, 0.1, 19))
 
 
-@torch.no_grad()
 def activation_ranges(model: Model, samples: Samples) -> dict[str, tuple[float, int]]:
     """What each linear layer of a model gets to see on sample texts, as uint8 scales and zero points.
 
     Args:
         model: the model in the form whose graph is quantized.
-        samples: inputs int32 (1, T), unpadded, so that no range is widened by what padding becomes.
+        samples: as `observe` takes them.
 
     Returns:
         Path of the linear layer to scale and zero point of its input.
 
     Raises:
-        InputError: a sample lacks an input, or makes the model's numbers infinite.
+        InputError: see `observe`.
     """
-    seen: dict[str, Histogram] = {}
-    with _watched(model, seen):
-        for i, sample in enumerate(samples):
-            if not set(INPUTS) <= set(sample):
-                raise InputError(f"sample {i} holds {sorted(sample)}; {', '.join(INPUTS)} are needed.")
-            try:
-                model(*(torch.from_numpy(np.asarray(sample[name], np.int32)) for name in INPUTS))
-            except FloatingPointError:
-                raise InputError(f"sample {i} makes the model's numbers infinite: the model is broken.") from None
-    return {name: histogram.range() for name, histogram in seen.items()}
-
-
-@contextmanager
-def _watched(model: Model, seen: dict[str, Histogram]) -> Iterator[None]:
-    """While the block runs, count what enters the model's linear layers."""
-
-    def watch(name: str) -> Any:
-        def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            values = inputs[0].numpy()
-            if not np.isfinite(values).all():
-                raise FloatingPointError
-            seen.setdefault(name, Histogram()).add(values)
-
-        return count
-
-    hooks = [
-        module.register_forward_pre_hook(watch(name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    seen = {name: Histogram() for name in layers}
+    observe(model, layers, samples, lambda name, module, entering, leaving: seen[name].add(entering.numpy()))
+    return {name: histogram.range() for name, histogram in seen.items() if histogram.counts.any()}

@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 
 from edgebert.errors import ConversionFailed
-from edgebert.exporters.onnx.numbers import eight_bits, eight_bits_in_blocks, four_bits, pack, wide_block
+from edgebert.exporters.onnx.numbers import eight_bits_in_blocks, four_bits, pack, wide_block
 from edgebert.exporters.onnx.rewriter import Rewriter
 from edgebert.quantization.gptq import GROUP, Rounded
+from edgebert.quantization.integers import by_row as integers_by_row
 from edgebert.quantization.recipes import Recipe
 from edgebert.quantization.sizes import part
 
@@ -126,7 +127,7 @@ class Quantizer(Rewriter):
         """
         if source not in self.weights:
             floats = source.const_value.numpy()
-            integers, scales = eight_bits(floats if by_row else floats.T)
+            integers, scales = integers_by_row(floats if by_row else floats.T)
             if source not in self.tables:
                 integers, scales = np.ascontiguousarray(integers.T), scales[:, 0]
             self.weights[source] = self.stored(f"{source.name}.int8", integers, scales)

@@ -9,28 +9,25 @@ causal mask stay float. Depthwise convolutions always compute in float. In `w8a8
 those whose outputs one scale cannot hold, find their scales at each call, see `ranges.py`.
 """
 
-import importlib.util
-import os
-import tempfile
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TextIO
 
 import torch
 
 from edgebert import lowering
 from edgebert.artifact import Artifact
-from edgebert.errors import ConversionFailed, InputError, MissingDependency, Unsupported
+from edgebert.errors import Unsupported
+from edgebert.exporters import common
+from edgebert.exporters.provenance import by_origin, kept_float, origins
 from edgebert.exporters.tflite.draft import draw
-from edgebert.exporters.tflite.pack import name_constants, origins, pack, stored
+from edgebert.exporters.tflite.pack import name_constants, pack, stored
 from edgebert.exporters.tflite.ranges import find_ranges
 from edgebert.exporters.tflite.weights import block, write_weights
+from edgebert.files import replaced
 from edgebert.models import Model
-from edgebert.models.signature import Arrays
 from edgebert.quantization.gptq import Rounded, round_weights
+from edgebert.quantization.observers import Samples
 from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES, Recipe, kept
 from edgebert.quantization.sizes import estimate
 
@@ -49,9 +46,8 @@ GRAPH_BYTES = 2**24
 
 
 def missing() -> str | None:
-    """The command that installs what exporting needs, None when it is there."""
-    found = all(importlib.util.find_spec(name) for name in NEEDS)
-    return None if found else 'pip install "edgebert[tflite]"'
+    """The command that installs what exporting needs; None when it is there."""
+    return common.missing("tflite", NEEDS)
 
 
 def check(model: Model, recipe: Recipe) -> None:
@@ -61,10 +57,7 @@ def check(model: Model, recipe: Recipe) -> None:
         Unsupported: the target does not take the recipe, or the file would be larger than the format allows.
         MissingDependency: a package is not installed.
     """
-    if recipe.name not in TARGET_RECIPES["tflite"]:
-        raise Unsupported(f"tflite does not take {recipe.name}; it takes {', '.join(TARGET_RECIPES['tflite'])}.")
-    if command := missing():
-        raise MissingDependency(f"exporting {model.family.name} to tflite needs {', '.join(NEEDS)}: {command}")
+    common.check("tflite", NEEDS, model, recipe)
     size = estimate(model, recipe) + GRAPH_BYTES
     if size <= FILE_LIMIT:
         return
@@ -83,7 +76,7 @@ def export(
     lengths: tuple[int, ...],
     path: Path,
     keep_float: Sequence[str] = (),
-    samples: Sequence[Arrays] = (),
+    samples: Samples = (),
 ) -> Artifact:
     """Write the model as one .tflite file.
 
@@ -92,88 +85,50 @@ def export(
 
     Args:
         model: the torch model; it is not changed.
-        recipe: one of `TARGET_RECIPES["tflite"]`.
-        lengths: sequence lengths to make signatures for.
+        recipe: one that `check` lets through.
+        lengths: sequence lengths to make signatures for, ascending.
         path: the file to write; one that exists is replaced, when all went well.
         keep_float: patterns of modules whose weights stay float32, see `edgebert.quantization.recipes.kept`.
         samples: inputs of one row each, int32 (1, T), unpadded, that a static recipe finds its scales on.
 
     Raises:
-        InputError: a length is not between 1 and the model's positions, or a static recipe has no samples.
-        Unsupported: see `check`.
+        InputError: a static recipe has no samples, or the file cannot be written there.
         ConversionFailed: the converter gave up; the message names the stage and the log.
     """
-    check(model, recipe)
-    ascending = _ascending(lengths, model.config.max_position_embeddings)
-    if recipe.static and not samples:
-        raise InputError(
-            f"{recipe.name} finds its scales on sample texts; give some (--calibration), or choose another."
-        )
-    lowered = lower(model, recipe, ascending[-1], keep_float)
-    origin = origins(model, lowered)
-    part = path.with_name(path.name + ".part")
-    descriptor, log = tempfile.mkstemp(prefix="edgebert-tflite-", suffix=".log")
-    stage, failed = "conversion by litert-torch", False
-    try:
-        with os.fdopen(descriptor, "w", errors="replace") as stream, _captured(stream):
-            try:
-                draft = draw(lowered, ascending)
-                stage = "writing the weights"
-                ranges = find_ranges(lowered, samples, ascending[-1]) if recipe.static else {}
-                floats = {name for name, own in origin.items() if any(_kept(model, one, keep_float) for one in own)}
-                rounded = _rounded(lowered, samples, ascending[-1]) if recipe.weight_bits == 4 and samples else {}
-                write_weights(draft, recipe.name, dict(lowered.named_parameters()), floats, ranges, rounded)
-                name_constants(draft, origin)
-                weights = stored(draft, origin)
-                part.write_bytes(pack(draft.model, half=recipe.name in IN_HALF))
-            except Exception:
-                traceback.print_exc(file=stream)
-                raise
-        os.replace(part, path)
-    except OSError:  # no room, or no right to write there: not the converter's doing
-        raise
-    except Exception as error:  # the converter's own errors have no common kind
-        failed = True
-        reason = next(iter(str(error).strip().splitlines()), "")[:200]
-        raise ConversionFailed(
-            f"{model.family.name} for {model.task} in {recipe.name}: {stage} failed with "
-            f"{type(error).__name__}: {reason} The whole log is in {log}."
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-        if not failed:
-            Path(log).unlink()
-    tools = {name: version(name) for name in ("torch", "litert-torch", "ai-edge-litert")}
-    return Artifact(path, ascending, dynamic=False, tools=tools, weights=weights)
+    what, longest = f"{model.family.name} for {model.task} in {recipe.name}", lengths[-1]
+    with common.contained("tflite", what):
+        lowered = lower(model, recipe, longest, keep_float)
+        origin = origins(model, lowered)
+        draft = draw(lowered, lengths)
+        ranges = find_ranges(lowered, samples, longest) if recipe.static else {}
+        floats = {name for name, own in origin.items() if kept_float(model, own, keep_float)}
+        rounded = _rounded(lowered, samples, longest) if recipe.weight_bits == 4 and samples else {}
+        write_weights(draft, recipe.name, dict(lowered.named_parameters()), floats, ranges, rounded)
+        name_constants(draft, origin)
+        weights = by_origin(stored(draft), origin)
+        content = pack(draft.model, half=recipe.name in IN_HALF)
+    with replaced(path) as beside:
+        beside.write_bytes(content)
+    return Artifact(
+        path,
+        lengths,
+        dynamic=False,
+        tools={name: version(name) for name in ("torch", "litert-torch", "ai-edge-litert")},
+        weights=weights,
+        lowerings=lowered.lowerings,
+        notes=tuple(lowered.notes),
+    )
 
 
-def _rounded(lowered: Model, samples: Sequence[Arrays], longest: int) -> dict[str, Rounded]:
+def _rounded(lowered: Model, samples: Samples, longest: int) -> dict[str, Rounded]:
     """Linear layers in four bits, chosen on samples, by their weights' names; tables and tied layers are left out."""
     tables = {id(module.weight) for module in lowered.modules() if isinstance(module, torch.nn.Embedding)}
-    by_group: dict[int, list[str]] = {}
-    for name, module in lowered.named_modules():
-        if isinstance(module, torch.nn.Linear) and id(module.weight) not in tables:
-            group = block(module.in_features)
-            by_group.setdefault(0 if group == module.in_features else group, []).append(name)
-    cut = [{key: value[:, :longest] for key, value in sample.items()} for sample in samples]
-    rounded: dict[str, Rounded] = {}
-    for group, names in by_group.items():
-        rounded |= {f"{name}.weight": found for name, found in round_weights(lowered, names, cut, group).items()}
-    return rounded
-
-
-def _kept(model: Model, name: str, patterns: Sequence[str]) -> bool:
-    """Whether a parameter belongs to a module that is to stay float, under any of the names it has."""
-    tensor = model.get_parameter(name)
-    names = [other for other, shared in model.named_parameters(remove_duplicate=False) if shared is tensor]
-    return any(kept(other.rpartition(".")[0], patterns) for other in names) if patterns else False
-
-
-def _ascending(lengths: tuple[int, ...], positions: int) -> tuple[int, ...]:
-    """The lengths, sorted and checked."""
-    if not lengths or not all(1 <= length <= positions for length in lengths):
-        raise InputError(f"lengths {lengths}; at least one from 1 to the model's {positions} positions is needed.")
-    return tuple(sorted(set(lengths)))
+    groups = {
+        name: block(module.in_features) % module.in_features  # 0, for a scale a row, where a block is all of it
+        for name, module in lowered.named_modules()
+        if isinstance(module, torch.nn.Linear) and id(module.weight) not in tables
+    }
+    return {f"{name}.weight": found for name, found in round_weights(lowered, groups, samples, longest).items()}
 
 
 def lower(model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str] = ()) -> Model:
@@ -197,21 +152,5 @@ def lower(model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str] 
     apart = any(kept(name, keep_float) for name, _ in model.named_modules() if name.endswith(PROJECTIONS))
     if grouped is lowering.TokenBlocks and not apart:
         # What reads an input rounds it to int8, each for itself.
-        lowered = lowering.join_projections(lowered, grouped)
+        lowered = lowering.fuse_qkv(lowered, grouped)
     return lowering.trim_positions(lowered, longest)
-
-
-@contextmanager
-def _captured(stream: TextIO) -> Iterator[None]:
-    """Send what Python and C++ write to standard output and error into a file."""
-    kept = {number: os.dup(number) for number in (1, 2)}
-    try:
-        with redirect_stdout(stream), redirect_stderr(stream):
-            for number in kept:
-                os.dup2(stream.fileno(), number)
-            yield
-            stream.flush()
-    finally:
-        for number, old in kept.items():
-            os.dup2(old, number)
-            os.close(old)

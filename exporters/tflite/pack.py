@@ -2,16 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from edgebert.artifact import Stored
-from edgebert.errors import InputError
 from edgebert.exporters.tflite.draft import Draft
-from edgebert.models import Model
 from edgebert.runtimes.tflite.layout import ITEM_NAMES, PRODUCER, SEAL, scale_bytes, seal_of
 
 # Metadata of the converter's that says something to a reader; the rest are notes to itself.
@@ -19,38 +17,6 @@ KEPT = (b"min_runtime_version",)
 # XNNPACK computes a graph in half precision where the file allows it and the processor can:
 # https://ai.google.dev/edge/litert/models/post_training_float16_quant and the runtime's own metadata schema
 HALF = {"reduced_precision_support": b"fp16accfp16"}
-
-
-def origins(model: Model, lowered: Model) -> dict[str, tuple[str, ...]]:
-    """Each parameter of a lowered model to those of the original that its numbers are from, as many of each.
-
-    A rewrite hands on the very numbers or a part of them, so that their place in memory tells; where it had to copy
-    them, the new module stands under the old one's name, or under the names of several.
-    """
-    places = {}
-    for name, parameter in model.named_parameters():
-        start = parameter.data_ptr()
-        places[start, start + parameter.numel() * parameter.element_size()] = name
-    found = {}
-    for name, parameter in lowered.named_parameters():
-        inside = [origin for (start, end), origin in places.items() if start <= parameter.data_ptr() < end]
-        found[name] = (inside[0],) if inside else _by_name(name, set(places.values()))
-    return found
-
-
-def _by_name(name: str, originals: set[str]) -> tuple[str, ...]:
-    """The originals whose modules' paths begin a lowered parameter's."""
-    several = next((part for part in name.split(".") if "+" in part), None)
-    if several is not None:
-        return tuple(_by_name(name.replace(several, one), originals)[0] for one in several.split("+"))
-    path, _, leaf = name.rpartition(".")
-    while path:
-        # SqueezeBERT's projection after attention belongs to the layer, BERT's, which takes its place, to attention.
-        for there in (f"{path}.{leaf}", f"{path}.{leaf}".replace(".attention.out.", ".out.")):
-            if there in originals:
-                return (there,)
-        path = path.rpartition(".")[0]
-    raise InputError(f"{name} is a parameter that no module of the model given has.")
 
 
 def name_constants(draft: Draft, origin: Mapping[str, tuple[str, ...]]) -> None:
@@ -77,27 +43,23 @@ def _short(name: str) -> str:
     return "/".join(attribute or head for head, _, attribute in parts) if "." in name else name
 
 
-def stored(draft: Draft, origin: Mapping[str, tuple[str, ...]]) -> dict[str, Stored]:
-    """What stands in the file of each parameter of the original model; several in one tensor have equal shares."""
+def stored(draft: Draft) -> Iterator[tuple[str, Stored]]:
+    """How each parameter of the lowered model, or a part of it, stands in the file, its scales included."""
+    # A table that is an output layer's weight too has a scale for each row there alone.
     scales: Counter[int] = Counter()
-    types: dict[str, set[str]] = {}
+    dtypes: dict[int, str] = {}
     for graph in draft.model.subgraphs:
         for tensor in graph.tensors:
             if tensor.buffer in draft.sources:
-                # A table that is an output layer's weight too has a scale for each row there alone.
                 scales[tensor.buffer] = max(scales[tensor.buffer], scale_bytes(tensor.quantization))
-                for own in origin[draft.sources[tensor.buffer].name]:
-                    types.setdefault(own, set()).add(ITEM_NAMES[tensor.type].lower())
-    bytes_of: Counter[str] = Counter()
-    for number, extra in scales.items():
-        owners = origin[draft.sources[number].name]
-        for own in owners:
-            bytes_of[own] += (len(draft.model.buffers[number].data) + extra) // len(owners)
+                kind = ITEM_NAMES[tensor.type].lower()
+                dtypes[tensor.buffer] = max(dtypes.get(tensor.buffer, kind), kind)
+    own = Counter[str]()
     for number, name in draft.scales.items():
-        for own in origin[name]:
-            bytes_of[own] += len(draft.model.buffers[number].data) // len(origin[name])
-    # Parts of one tensor differ where some rows are too short for blocks of int4: the widest stands for all.
-    return {name: Stored(max(types[name]), count) for name, count in bytes_of.items()}
+        own[name] += len(draft.model.buffers[number].data)
+    for number, extra in scales.items():
+        name = draft.sources[number].name
+        yield name, Stored(dtypes[number], len(draft.model.buffers[number].data) + extra + own.pop(name, 0))
 
 
 def pack(model: Any, half: bool) -> bytes:

@@ -1,15 +1,14 @@
 """Ranges of activations, found by running a model in torch on sample inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgebert.models import Model
-from edgebert.models.signature import INPUTS, Arrays
+from edgebert.quantization.observers import Samples, observe
 
 PER_CALL = 2048  # numbers kept of one activation of one sample
 TRIED = np.linspace(0.4, 1.0, 13)  # shares of the extremes that are tried as ends of a range
@@ -70,7 +69,7 @@ class _Seen:
         return span, errors[span] > COARSE * float((square - mean**2).median())
 
 
-def find_ranges(model: Model, samples: Sequence[Arrays], longest: int) -> dict[str, tuple[Range, Range]]:
+def find_ranges(model: Model, samples: Samples, longest: int) -> dict[str, tuple[Range, Range]]:
     """Run a lowered model on samples and watch its encoder's linear layers.
 
     A head's are left out, and keep float inputs and outputs: samples do not reach every label, and one that they do not
@@ -85,23 +84,13 @@ def find_ranges(model: Model, samples: Sequence[Arrays], longest: int) -> dict[s
         The range of a layer's inputs and that of its outputs, by the name of its weight.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    seen: dict[str, tuple[_Seen, _Seen]] = {}
-    hooks = []
-    for module in model.encoder.modules():
-        if isinstance(module, nn.Linear):
-            watch = seen[names[id(module.weight)]] = (_Seen(), _Seen())
+    layers = {names[id(m.weight)]: m for m in model.encoder.modules() if isinstance(m, nn.Linear)}
+    seen = {name: (_Seen(), _Seen()) for name in layers}
 
-            def note(_: nn.Module, given: Any, result: Tensor, watch: tuple[_Seen, _Seen] = watch) -> None:
-                watch[0].add(given[0])
-                watch[1].add(result)
+    def note(name: str, module: nn.Module, entering: Tensor, leaving: Tensor) -> None:
+        seen[name][0].add(entering)
+        seen[name][1].add(leaving)
 
-            hooks.append(module.register_forward_hook(note))
-    try:
-        with torch.no_grad():
-            for sample in samples:
-                model(*(torch.from_numpy(sample[name][:, :longest]) for name in INPUTS))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(model, layers, samples, note, longest)
     found = {name: (entry.best()[0], *result.best()) for name, (entry, result) in seen.items() if entry.kept}
     return {name: (entry, result) for name, (entry, result, coarse) in found.items() if not coarse}

@@ -18,6 +18,7 @@ from torch import Tensor
 from edgebert.exporters.tflite.draft import Draft, Source
 from edgebert.exporters.tflite.ranges import Range, Ranges
 from edgebert.quantization.gptq import Rounded
+from edgebert.quantization.integers import by_row
 
 BLOCK = 32  # weights that share a scale in four bits, where a row divides into such blocks
 
@@ -341,9 +342,9 @@ class _Writer:
 
 def eight_bits(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Round a weight to int8 from -127 to 127, with a scale for each entry of an axis."""
-    others = tuple(a for a in range(weight.ndim) if a != axis)
-    scale = np.maximum(np.abs(weight).max(others, keepdims=True) / 127, np.finfo(np.float32).tiny)
-    return np.rint(weight / scale).astype(np.int8), scale.reshape(-1).astype(np.float32)
+    front = np.moveaxis(weight, axis, 0)
+    integers, scales = by_row(front.reshape(len(front), -1))
+    return np.moveaxis(integers.reshape(front.shape), 0, axis), scales[:, 0]
 
 
 def block(inputs: int) -> int:

@@ -8,11 +8,11 @@ import json
 import math
 import os
 import re
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgebert.errors import InputError
+from edgebert.files import replaced
 from edgebert.runtimes.devices.device import PHONE, SIMULATED, Measurement
 from edgebert.runtimes.devices.pixel.phones import PHONES
 
@@ -98,14 +98,8 @@ def keep(calibration: Calibration) -> Path:
     path = file()
     known = _read(path) | {calibration.key: calibration}
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w") as made:
-            json.dump({key: asdict(known[key]) for key in sorted(known)}, made, indent=1)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replaced(path) as beside:
+        beside.write_text(json.dumps({key: asdict(known[key]) for key in sorted(known)}, indent=1))
     return path
 
 

@@ -13,7 +13,7 @@ from edgebert.runtimes.session import Weight
 
 PRODUCER = "edgebert"
 MAX_TOKENS = "edgebert.max_tokens"
-VOCABULARY = "edgebert.tokenizers.vocabulary"
+VOCABULARY = "edgebert.vocabulary"
 SEAL = "edgebert.sha256"
 BLANK = b"0" * 64  # what stands in the seal's place while the hash is taken
 

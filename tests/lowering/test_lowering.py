@@ -8,7 +8,7 @@ from reference import batch, cells
 
 from edgebert import lowering
 from edgebert.lowering.last_layer import FORMS
-from edgebert.lowering.single_query import OneQueryAttention
+from edgebert.lowering.single_query import SingleQueryAttention
 from edgebert.models import MODELS, Model
 
 FIRST = ("sequence-classification", "multiple-choice")
@@ -45,8 +45,8 @@ def test_the_only_query_meets_the_inputs_themselves(family: str, task: str) -> N
             for name, expected in model(**given).items():
                 torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=2e-5)
     *before_it, last = (layer.attention for layer in lowered.encoder.get_submodule("layers").children())
-    assert isinstance(last, OneQueryAttention) == (task in FIRST and family != "convbert")
-    assert not any(isinstance(attention, OneQueryAttention) for attention in before_it)
+    assert isinstance(last, SingleQueryAttention) == (task in FIRST and family != "convbert")
+    assert not any(isinstance(attention, SingleQueryAttention) for attention in before_it)
 
 
 @pytest.mark.parametrize(("family", "task"), cells())
@@ -75,7 +75,7 @@ def test_projections_of_one_input_are_joined(family: str) -> None:
     given = batch(model.config.vocab_size)
     for form in (lowering.GroupedPointwise, lowering.TokenBlocks):
         plain = lowering.scale_keys(lowering.tokens_before_channels(model, form))
-        lowered = lowering.join_projections(plain, form)
+        lowered = lowering.fuse_qkv(plain, form)
         torch.testing.assert_close(lowered(**given)["logits"], model(**given)["logits"], rtol=0, atol=2e-5)
         # Three weights are one, which carries the names of all.
         assert len(lowered.state_dict()) == len(plain.state_dict()) - 2 * 2 * 2

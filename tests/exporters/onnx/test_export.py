@@ -180,7 +180,7 @@ def test_the_file_does_not_tell_of_this_machine(exported):
         assert not any(node.doc_string or node.metadata_props for node in proto.graph.node)
         assert {entry.key for entry in proto.metadata_props} == {
             "edgebert.max_tokens",
-            "edgebert.tokenizers.vocabulary",
+            "edgebert.vocabulary",
             "edgebert.sha256",
         }
 

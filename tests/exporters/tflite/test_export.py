@@ -268,7 +268,7 @@ def test_lowering_is_exact_and_leaves_the_original(family: str) -> None:
         if form is lowering.TokenBlocks:
             lowered = lowering.norms_in_half(lowering.linears_in_blocks(lowered))
             assert not any(type(module) is torch.nn.Linear for module in lowered.encoder.modules())
-            lowered = lowering.join_projections(lowering.scale_keys(lowered), form)
+            lowered = lowering.fuse_qkv(lowering.scale_keys(lowered), form)
         with torch.no_grad():
             for name, value in lowered(*inputs).items():
                 assert (value - before(*inputs)[name]).abs().max() < 5e-6

@@ -1,0 +1,115 @@
+"""What every exporter does alike: its checks, and running a converter with its talk kept from the terminal."""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
+from edgebert.models import Model
+from edgebert.quantization.recipes import NOT_TAKEN, TARGET_RECIPES, Recipe
+
+
+def missing(target: str, needs: Sequence[str]) -> str | None:
+    """The command that installs what a target's exporter imports; None when all of it is there."""
+    found = all(importlib.util.find_spec(name) for name in needs)
+    return None if found else f'pip install "edgebert[{target}]"'
+
+
+def check(target: str, needs: Sequence[str], model: Model, recipe: Recipe) -> None:
+    """Refuse, before any work, what no exporter of the target takes.
+
+    Raises:
+        Unsupported: the target does not take the recipe.
+        MissingDependency: a package is not installed.
+    """
+    check_recipe(target, recipe.name)
+    if command := missing(target, needs):
+        raise MissingDependency(f"exporting {model.family.name} to {target} needs {', '.join(needs)}: {command}")
+
+
+def check_recipe(target: str, recipe: str) -> None:
+    """Raise Unsupported, with the target's row and what to use instead, where it does not take the recipe."""
+    if recipe not in TARGET_RECIPES[target]:
+        takes = ", ".join(TARGET_RECIPES[target])
+        raise Unsupported(f"{target} does not take {recipe}; it takes {takes}. {NOT_TAKEN.get((target, recipe), '')}")
+
+
+def check_lengths(lengths: Sequence[int], positions: int) -> tuple[int, ...]:
+    """The sequence lengths asked for, ascending and each once.
+
+    Raises:
+        InputError: there is none, or one is not between 1 and the model's positions.
+    """
+    if not lengths or not all(1 <= length <= positions for length in lengths):
+        raise InputError(
+            f"lengths {list(lengths)}; at least one is needed, and each from 1 to the model's {positions} positions."
+        )
+    return tuple(sorted(set(lengths)))
+
+
+@contextlib.contextmanager
+def contained(target: str, what: str) -> Iterator[None]:
+    """Run a converter: what it says goes into a log, and a failure of its own becomes one line that names the log.
+
+    Its talk is caught below Python too, for converters write to the descriptors of standard output and error from C++.
+    The log stays only where the conversion failed. Errors of edgebert's own pass, and so does an OSError: a full disk
+    or a place that may not be written to is not the converter's doing.
+
+    Args:
+        target: for the log's name.
+        what: the model and the stage, for the message.
+
+    Raises:
+        ConversionFailed: the block raised something else.
+    """
+    descriptor, log = tempfile.mkstemp(prefix=f"edgebert-{target}-", suffix=".log")
+    quiet, failed = logging.root.manager.disable, False
+    logging.disable(logging.CRITICAL)
+    try:
+        with os.fdopen(descriptor, "w", errors="replace") as stream, _turned_to(stream), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                yield
+            except Exception:
+                traceback.print_exc(file=stream)
+                raise
+    except ConversionFailed as error:
+        raise ConversionFailed(f"{what}: {error}") from error
+    except (EdgebertError, OSError):
+        raise
+    except Exception as error:  # converters' own errors have no common kind
+        failed = True
+        reason = next(iter(str(error).strip().splitlines()), "")[:200]
+        raise ConversionFailed(
+            f"{what}: conversion failed with {type(error).__name__}: {reason} The whole log is in {log}."
+        ) from error
+    finally:
+        logging.disable(quiet)
+        if not failed:
+            Path(log).unlink()
+
+
+@contextlib.contextmanager
+def _turned_to(stream: TextIO) -> Iterator[None]:
+    """Send what Python and C++ write to standard output and error into a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = {number: os.dup(number) for number in (1, 2)}
+    try:
+        with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+            for number in kept:
+                os.dup2(stream.fileno(), number)
+            yield
+            stream.flush()
+    finally:
+        for number, old in kept.items():
+            os.dup2(old, number)
+            os.close(old)
