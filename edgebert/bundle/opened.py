@@ -12,7 +12,7 @@ from edgebert import bundle
 from edgebert.bundle.generate import Generated, greedy
 from edgebert.bundle.manifest import Manifest
 from edgebert.errors import InputError, MissingDependency
-from edgebert.models.signature import Arrays
+from edgebert.models.signature import Arrays, limit_types
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.session import Session
 from edgebert.tokenizers import tokenizer
@@ -78,7 +78,8 @@ class Bundle:
         needed = max(len(encoding.ids) for encoding in encodings)
         # Filled up here, with the tokenizer's own padding: a ConvBERT's convolutions see it.
         length = needed if self.manifest.dynamic else next(n for n in self.manifest.lengths if n >= needed)
-        outputs = self.run(self.tokenizer.batch(texts, length=length))
+        types = self.manifest.config.get("type_vocab_size", 1)  # a config without the field has no token types
+        outputs = self.run(limit_types(self.tokenizer.batch(texts, length=length), types))
         return ANSWERS[task](self, encodings, outputs, pairs)
 
     def generate(self, text: str, max_new_tokens: int = 20) -> Generated:
@@ -166,6 +167,19 @@ def _tokens(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: S
     return {"tokens": entries}
 
 
+def _replaced(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: Sequence[str]) -> dict[str, Any]:
+    encoding = encodings[0]
+    chances = 1 / (1 + np.exp(-outputs["logits"][0, :, 0].astype(np.float64)))
+    entries = [
+        {"token": token, "start": start, "end": end, "score": float(chance)}
+        for token, (start, end), special, chance in zip(
+            encoding.tokens, encoding.offsets, encoding.special_tokens_mask, chances, strict=False
+        )
+        if not special
+    ]
+    return {"tokens": entries}
+
+
 def _span(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: Sequence[str]) -> dict[str, Any]:
     encoding = encodings[0]
     # The answer stands in the context: second type, no special token.
@@ -218,5 +232,6 @@ ANSWERS = {
     "sequence-classification": _classes,
     "multiple-choice": _choices,
     "token-classification": _tokens,
+    "replaced-token-detection": _replaced,
     "question-answering": _span,
 }

@@ -117,7 +117,7 @@ def hf_tensors(model: Model) -> dict[str, Tensor]:
         for theirs, ours in hf_names(model).items()
         if not (model.tied and ours == "head.decoder.weight")
     }
-    width = model.config.hidden_size
+    width = len(state["encoder.layers.0.norm.weight"])
     for module in model.family.unused_by_task.get(model.task, ()):
         # Never read, but without it transformers would warn and draw random numbers.
         tensors |= {f"{module}.weight": torch.zeros(width, width), f"{module}.bias": torch.zeros(width)}

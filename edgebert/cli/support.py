@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from edgebert.models import MODELS
 from edgebert.quantization.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES
 
-# Why a family lacks a task, and what to use in its place.
-NO_HEAD: Mapping[str, str] = {
-    "causal-lm": "transformers has a causal head for RemBERT alone among these; use masked-lm, or rembert."
-}
+# What to use in place of a task that a family lacks.
+INSTEAD: Mapping[str, str] = {"causal-lm": "masked-lm", "replaced-token-detection": "token-classification"}
 
 Rows = list[tuple[str, ...]]
 
@@ -30,12 +28,13 @@ def targets() -> Rows:
 
 def reasons() -> list[str]:
     """For each `no` what it is and what to use in its place, a line each."""
-    absent = [
-        f"{family} {task}: {why}"
-        for task, why in NO_HEAD.items()
-        for family in MODELS
-        if task not in MODELS[family].heads
-    ]
+    absent = []
+    for task, instead in INSTEAD.items():
+        having = ", ".join(name for name, family in MODELS.items() if task in family.heads)
+        lacking = [name for name, family in MODELS.items() if task not in family.heads]
+        absent += [
+            f"{name} {task}: the head is defined for {having}; use {instead}, or one of these." for name in lacking
+        ]
     return [*absent, *(f"{target} {recipe}: {why}" for (target, recipe), why in NOT_TAKEN.items())]
 
 

@@ -145,14 +145,19 @@ def damage(model: Model) -> Iterator[tuple[str, Model]]:
     word.weight = torch.nn.Parameter(word.get_parameter("weight").roll(1, 0), requires_grad=False)
     yield "word embeddings shifted by one row", broken
     broken = copy.deepcopy(model)
-    down = broken.encoder.get_submodule(f"layers.{model.config.num_hidden_layers - 1}.down")
+    down = _last_layer(broken).get_submodule("down")
     down.weight = torch.nn.Parameter(-down.get_parameter("weight"), requires_grad=False)
     yield "last layer's feed-forward negated", broken
     # Gross enough to be seen at any tolerance, whatever the head makes of it.
     broken = copy.deepcopy(model)
-    norm = broken.encoder.get_submodule(f"layers.{model.config.num_hidden_layers - 1}.norm")
+    norm = _last_layer(broken).get_submodule("norm")
     norm.weight = torch.nn.Parameter(-norm.get_parameter("weight"), requires_grad=False)
     yield "last norm's scale negated", broken
+
+
+def _last_layer(model: Model) -> torch.nn.Module:
+    *_, last = model.encoder.get_submodule("layers").children()
+    return last
 
 
 def _texts() -> list[tuple[str, ...]]:

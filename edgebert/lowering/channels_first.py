@@ -214,6 +214,11 @@ class _TokenClassifier(heads.TokenClassifier):
         return {"logits": tokens_first(self.classifier(hidden))}
 
 
+class _ReplacedTokens(heads.ReplacedTokens):
+    def forward(self, hidden: Tensor) -> heads.Outputs:
+        return {"logits": tokens_first(self.score(self.act(self.dense(hidden))))}
+
+
 class _QuestionAnswering(heads.QuestionAnswering):
     def forward(self, hidden: Tensor) -> heads.Outputs:
         span = self.span(hidden)  # (B, 2, 1, T)
@@ -225,13 +230,14 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
     bert.Attention: BertAttention,
     squeezebert.Attention: SqueezeBertAttention,
     convbert.MixedAttention: MixedAttention,
-    heads.Summary: _Summary,
     heads.Base: _Base,
     heads.Classifier: _Classifier,
     heads.DenseFirst: _DenseFirst,
     heads.LanguageModel: _LanguageModel,
     heads.Pooler: _Pooler,
     heads.QuestionAnswering: _QuestionAnswering,
+    heads.ReplacedTokens: _ReplacedTokens,
+    heads.Summary: _Summary,
     heads.TokenClassifier: _TokenClassifier,
 }
 

@@ -112,6 +112,20 @@ class TokenClassifier(nn.Module):
         return {"logits": self.classifier(hidden)}
 
 
+class ReplacedTokens(nn.Module):
+    """ELECTRA's own task: `logits` (B, T, 1), above 0 where a token looks replaced (transformers squeezes the axis)."""
+
+    def __init__(self, width: int, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.act = act
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, hidden: Tensor) -> Outputs:
+        """Score each token."""
+        return {"logits": self.score(self.act(self.dense(hidden)))}
+
+
 class QuestionAnswering(nn.Module):
     """Where an answer starts and ends: `start_logits` and `end_logits`, (B, T) each."""
 

@@ -57,7 +57,7 @@ class Whole:
     @property
     def layers(self) -> int:
         """How many the model has."""
-        return int(self.model.config.num_hidden_layers)
+        return int(getattr(self.model.config, self.model.family.depth))
 
 
 def whole(source: str | Path, lengths: Sequence[int], target: str, recipe: str) -> Whole:
@@ -118,7 +118,7 @@ def _of_bundle(found: Subject) -> Whole:
 
 def cut(model: Model, layers: int) -> Model:
     """A copy with the first layers alone; random weights where the model is on the `meta` device."""
-    small = Model(model.family, replace(model.config, num_hidden_layers=layers), model.task)
+    small = Model(model.family, replace(model.config, **{model.family.depth: layers}), model.task)
     if next(model.parameters()).is_meta:
         return small.random_init(0)
     state = model.state_dict()

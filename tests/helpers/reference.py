@@ -1,6 +1,7 @@
 """transformers' own models as the reference: made at random here, for every family, task and size."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import torch
@@ -59,6 +60,10 @@ def batch(vocab: int, rows: int = 3, tokens: int = 11, seed: int = 0) -> dict[st
 def outputs(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Run a transformers model and keep what the task is about."""
     with torch.no_grad():
-        out = model(**{key: value.long() for key, value in inputs.items()})
+        takes = inspect.signature(model.forward).parameters  # DistilBERT's takes no token types
+        out = model(**{key: value.long() for key, value in inputs.items() if key in takes})
     names = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
-    return {name: out[name] for name in names if name in out}
+    found = {name: out[name] for name in names if name in out}
+    if isinstance(model, transformers.ElectraForPreTraining):  # which squeezes the axis that scores keep here
+        found["logits"] = found["logits"][..., None]
+    return found

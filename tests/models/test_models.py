@@ -1,4 +1,4 @@
-"""The four definitions against transformers' own, for every head, with random weights."""
+"""The definitions against transformers' own, for every head, with random weights."""
 
 import dataclasses
 
@@ -53,6 +53,14 @@ VARIANTS = [
     ("convbert", "multiple-choice", {"summary_type": "mean"}),
     ("rembert", "causal-lm", {"is_decoder": True}),
     ("rembert", "base", {"is_decoder": True}),
+    ("electra", "causal-lm", {"is_decoder": True}),
+    ("electra", "masked-lm", {"embedding_size": 32, "hidden_act": "relu"}),
+    ("electra", "sequence-classification", {"embedding_size": 48, "hidden_act": "gelu_new", "type_vocab_size": 3}),
+    ("electra", "replaced-token-detection", {"hidden_act": "silu"}),
+    ("electra", "multiple-choice", {"summary_use_proj": False, "summary_type": "mean"}),
+    ("electra", "multiple-choice", {"summary_type": "last"}),
+    ("distilbert", "base", {"sinusoidal_pos_embds": True, "n_layers": 3, "n_heads": 8}),
+    ("distilbert", "masked-lm", {"activation": "relu", "tie_word_embeddings": False}),
     ("bert", "masked-lm", {"tie_word_embeddings": False}),
     ("bert", "base", {"type_vocab_size": 4}),
     *(("bert", "base", {"hidden_act": act}) for act in ACTIVATIONS),
