@@ -24,6 +24,7 @@ lint: $(VENV)/.test
 	rm -rf build/typecheck
 	$(BIN)/pip install --quiet --no-deps --target build/typecheck .
 	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgebert
+	cd build/typecheck && PYTHONPATH=. ../../$(BIN)/lint-imports ../../pyproject.toml --no-cache
 
 $(VENV)/.tflite: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

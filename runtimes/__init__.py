@@ -1,6 +1,7 @@
 """One runtime a target: file in, outputs out. Each module has `missing` and `open`; a Session is in session.py.
 
-`missing() -> str | None` is the command that installs what the runtime needs. `open(path, threads) -> Session`.
+`missing() -> str | None` is the command that installs what the runtime needs. `open(path, threads) -> Session`. One
+that needs options of its runtime on this host to compute as on a phone has them as `HOST_OPTIONS`, text to text.
 """
 
 from types import ModuleType

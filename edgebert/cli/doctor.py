@@ -4,8 +4,10 @@ import re
 from importlib import metadata
 from typing import Any
 
+from edgebert.quantization.recipes import TARGET_RECIPES
+
 # The extras a user chooses from; each is a target, or a file format to read.
-EXTRAS = ("executorch", "tflite", "coreml", "onnx", "hub", "tf")
+EXTRAS = (*TARGET_RECIPES, "hub", "tf")
 
 
 def examine() -> list[dict[str, Any]]:

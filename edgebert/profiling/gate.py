@@ -14,10 +14,8 @@ from edgebert.models.signature import INPUTS, Arrays, has_token_axis
 from edgebert.preflight import check_pair
 from edgebert.profiling.subject import Progress, devices, subject
 from edgebert.report import Report
+from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.devices.device import HOST, Device, Job
-
-# Of ONNX Runtime on x86 without VNNI, as edgebert's own session sets it: without it sums of products saturate.
-EXACT = {"session.x64quantprecision": "1"}
 
 
 def validate(folder: Path, name: str, progress: Progress = lambda step: None) -> Report:
@@ -72,7 +70,7 @@ def _answer(
             progress(f"{rows} rows on {device.name}, at most {length} tokens")
             flat = {f"{place}/in/{name}": asked[place][name] for place in cases for name in INPUTS}
             np.savez(given, **flat)  # type: ignore[arg-type]
-            options = EXACT if device.how == HOST and manifest.target == "onnx" else {}
+            options = getattr(RUNTIMES[manifest.target], "HOST_OPTIONS", {}) if device.how == HOST else {}
             device.measure(Job(folder / manifest.model_file, given, length, 1, 1, 1, out, options))
             with np.load(out, allow_pickle=False) as file:
                 outputs = {key: file[key] for key in file.files}

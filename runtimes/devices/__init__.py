@@ -3,7 +3,6 @@
 A module of a device has `names() -> tuple[str, ...]`, what it can be called, and `open(name) -> Device`.
 """
 
-import re
 from types import ModuleType
 
 from edgebert.errors import InputError
@@ -12,7 +11,7 @@ from edgebert.runtimes.devices.adb import device as adb
 from edgebert.runtimes.devices.device import Device
 from edgebert.runtimes.devices.pixel import device as pixel
 
-# By the first word of a device's name: `pixel-4`, `adb:SERIAL`.
+# Each kind of device; a module knows its own names.
 DEVICES: dict[str, ModuleType] = {"host": host, "pixel": pixel, "adb": adb}
 
 
@@ -23,8 +22,9 @@ def device_names() -> tuple[str, ...]:
 
 def open_device(name: str) -> Device:
     """The device of a name such as `host`, `pixel-4`; InputError names the known ones."""
-    module = DEVICES.get(re.split("[-:]", name)[0])
-    if module is None or (":" not in name and name not in module.names()):
+    # `adb:SERIAL` is one of several that go by `adb`.
+    module = next((one for one in DEVICES.values() if name.partition(":")[0] in one.names()), None)
+    if module is None:
         raise InputError(f"no device {name!r}; there are {', '.join(device_names())}.")
     device: Device = module.open(name)
     return device

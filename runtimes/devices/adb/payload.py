@@ -38,8 +38,8 @@ UNUSED = re.compile(
 
 def missing(runtime: str | None = None) -> str | None:
     """The command that makes what is sent to a phone; None when it is there. The emulator itself is not needed."""
-    parts = ["system", "runtimes", *(["executorch"] if runtime == "executorch" else [])]
-    there = all((sandbox.folder() / part / sandbox.STAMP).is_file() for part in parts)
+    parts = (sandbox.folder() / "system", *sandbox.sites(runtime))
+    there = all((part / sandbox.STAMP).is_file() for part in parts)
     return None if there else sandbox.SETUP
 
 
@@ -67,17 +67,16 @@ def files(runtime: str) -> dict[str, Path]:
                 found[f"lib/{path.name}"] = path
     if LOADER not in found or "lib/libc.so.6" not in found:
         raise MissingDependency(f"{system} has no {LOADER} with its libc.so.6, which a phone needs.")
-    return found | _packages(at, runtime)
+    return found | _packages(runtime)
 
 
-def _packages(at: Path, runtime: str) -> dict[str, Path]:
+def _packages(runtime: str) -> dict[str, Path]:
     """The files of a runtime's packages and of numpy, with what tells their versions."""
     wanted = ("numpy", *PACKAGES[runtime])
     kept = re.compile(rf"({'|'.join(wanted)})(/|\.libs/|-[\d.]+(\+\w+)?\.dist-info/METADATA)")
-    sites = [at / "runtimes", *([at / "executorch"] if runtime == "executorch" else [])]
     return {
         f"site/{name}": path
-        for site in sites
+        for site in sandbox.sites(runtime)
         for name, path in _walk(site)
         if kept.match(name) and not UNUSED.search(name)
     }

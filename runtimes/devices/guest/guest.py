@@ -102,6 +102,8 @@ class _Tflite:
 class _Onnx:
     """ONNX Runtime on the CPU."""
 
+    largest_sizes = False  # whether the file tells free axes by their largest sizes
+
     package, entry = "onnxruntime", None
 
     def __init__(self, job: Job) -> None:
@@ -157,7 +159,7 @@ class _Executorch:
         return {f"output_{i}": o.numpy() if hasattr(o, "numpy") else np.asarray(o) for i, o in enumerate(outputs)}
 
 
-RUNTIMES = {"tflite": _Tflite, "onnx": _Onnx, "executorch": _Executorch}
+RUNTIMES: dict[str, Any] = {"tflite": _Tflite, "onnx": _Onnx, "executorch": _Executorch}
 
 
 def bare_torch() -> Any:
@@ -220,8 +222,8 @@ def make_inputs(specs: Specs, job: Job) -> Arrays:
     for index, (name, dtype, shape) in enumerate(specs):
         # A free first axis is the batch, of one; any other is as long as was asked for.
         sizes = [size if size >= 0 else 1 if axis == 0 else length for axis, size in enumerate(shape)]
-        if job["runtime"] == "executorch" and job["length"] and len(sizes) == 2:
-            sizes[1] = min(sizes[1], length)  # such a file tells the largest sizes alone
+        if RUNTIMES[job["runtime"]].largest_sizes and job["length"] and len(sizes) == 2:
+            sizes[1] = min(sizes[1], length)
         unnamed = index if name == f"input_{index}" else -1
         values: np.ndarray = rng.integers(0, 16, sizes)
         if np.dtype(dtype).kind not in "iub":
@@ -260,7 +262,7 @@ def batches(specs: Specs, arrays: Arrays, job: Job) -> Iterator[Arrays]:
     fixed = max([1, *(shape[0] for _, _, shape in specs if shape)])
     for i in range(0, max(len(np.atleast_1d(value)) for value in arrays.values()), fixed):
         row = {name: value[i : i + fixed] if value.ndim else value for name, value in arrays.items()}
-        yield row if job["runtime"] == "executorch" else padded(specs, row)  # a .pte file tells no free axes
+        yield row if RUNTIMES[job["runtime"]].largest_sizes else padded(specs, row)
 
 
 def padded(specs: Specs, row: Arrays) -> Arrays:
@@ -398,3 +400,5 @@ def main(path: str) -> int:
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1]))
+    largest_sizes = False  # whether the file tells free axes by their largest sizes
+    largest_sizes = True  # whether the file tells free axes by their largest sizes

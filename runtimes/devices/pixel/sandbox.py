@@ -76,13 +76,18 @@ def open(runtime: str | None = None) -> Sandbox:
         libraries=own[0] if own else None,
         system=at / "system",
         python=told["system"]["facts"]["python"],
-        sites=tuple(at / name for name in ("runtimes", "executorch") if (at / name / STAMP).is_file()),
+        sites=tuple(at / name for name in SITES if (at / name / STAMP).is_file()),
         counter=at / "counter" / "counter.so",
     )
 
 
 def _needed(runtime: str | None) -> list[str]:
-    return [name for name in PARTS if name != "executorch" or runtime == "executorch"]
+    return [name for name in PARTS if name not in ALONE or runtime == name]
+
+
+def sites(runtime: str | None = None) -> tuple[Path, ...]:
+    """The folders of aarch64 packages that a runtime needs; they need not be there."""
+    return tuple(folder() / name for name in _needed(runtime) if name in SITES)
 
 
 def wanted(name: str) -> str:
@@ -116,6 +121,10 @@ def python() -> str:
 
 
 SOURCE = Path(__file__).with_name("counter.c")
+
+# Parts that hold packages, and those of them that one runtime alone needs, which are called after it.
+SITES = ("runtimes", "executorch")
+ALONE = ("executorch",)
 
 # Each part, and what it is to be made of; `setup.py` makes them, in this order.
 PARTS: dict[str, Callable[[], object]] = {

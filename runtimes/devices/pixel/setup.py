@@ -46,7 +46,7 @@ def setup(
     at.mkdir(parents=True, exist_ok=True)
     with _locked(at):
         for name, make in MAKERS.items():
-            if name == "executorch" and not executorch:
+            if name in sandbox.ALONE and not executorch:
                 continue
             if name == "system" and sysroot is not None:
                 _build(at, name, lambda part, _: _borrow(part, sysroot), tell, again=True)
