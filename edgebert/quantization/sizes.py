@@ -13,9 +13,9 @@ from edgebert.quantization.recipes import Recipe, kept
 # Names of tensors to parts of a model, the first that matches; transformers' names as well as ours, whole words or
 # their parts, with dots or without.
 PARTS: Mapping[str, re.Pattern[str]] = {
-    "head": re.compile(r"^head\b|^head_|classifier|pooler|predictions|lm_head|qa_outputs|decoder"),
+    "head": re.compile(r"^head\b|^head_|classifier|pooler|predictions|lm_head|qa_outputs|decoder|^vocab_"),
     "embeddings": re.compile(r"embed|project|word|position|token_type"),
-    "attention": re.compile(r"attention|attn|layers?[._]\d+[._]out\b|layers?_\d+_out_|query|key|value"),
+    "attention": re.compile(r"attention|attn|sa_layer_norm|layers?[._]\d+[._]out\b|layers?_\d+_out_|query|key|value"),
     "feed-forward": re.compile(r"[._](up|down|norm)\b|_(up|down|norm)_|intermediate|output|ffn|mlp|fc\d"),
 }
 

@@ -10,6 +10,7 @@ from reference import reference
 
 import edgebert
 from edgebert import bundle
+from edgebert.bundle.manifest import SEAL, sealed
 from edgebert.errors import EdgebertError, InputError, ParityFailed, Unsupported
 from edgebert.exporters import EXPORTERS
 from edgebert.files import new_folder
@@ -87,7 +88,7 @@ def edit(folder: Path, **changes: object) -> None:
     """Change the manifest behind the bundle's back."""
     path = folder / "manifest.json"
     raw = json.loads(path.read_text()) | changes
-    path.write_bytes(bundle.sealed({k: v for k, v in raw.items() if v != "remove" and k != bundle.SEAL}))
+    path.write_bytes(sealed({k: v for k, v in raw.items() if v != "remove" and k != SEAL}))
 
 
 DAMAGES = [

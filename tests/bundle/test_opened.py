@@ -65,6 +65,16 @@ def test_token_classification(place: Path) -> None:
     assert [entry["label"] for entry in tokens] == [f"kind_{i}" for i in logits[1:4].argmax(-1)]
 
 
+def test_replaced_token_detection(place: Path) -> None:
+    source, bundle = opened(place, "replaced-token-detection", "electra")
+    tokens = bundle.predict("The Red house")["tokens"]
+    logits = torch_outputs(source, "The Red house")["logits"][0, 1:4, 0]
+    assert [(entry["token"], entry["start"], entry["end"]) for entry in tokens] == [
+        ("the", 0, 3), ("red", 4, 7), ("house", 8, 13),
+    ]  # fmt: skip
+    assert [entry["score"] for entry in tokens] == pytest.approx((1 / (1 + np.exp(-logits))).tolist(), abs=1e-5)
+
+
 def test_question_answering(place: Path) -> None:
     source, bundle = opened(place, "question-answering")
     answer = bundle.predict(QUESTION, CONTEXT)

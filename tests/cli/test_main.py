@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgebert import bundle
+from edgebert.bundle.manifest import SEAL, sealed
 from edgebert.cli.main import main
 
 MOUNTS = os.name == "posix" and os.geteuid() == 0 and shutil.which("mount") is not None
@@ -44,7 +44,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_list_as_json_is_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert set(told["models"]) == {"squeezebert", "convbert", "rembert", "bert"}
+    assert set(told["models"]) == set(MODELS)
     assert "causal-lm" in told["models"]["rembert"]["tasks"]
     assert set(told["targets"]["tflite"]) <= set(told["recipes"])
     assert main(["list"]) == 0
@@ -158,8 +158,8 @@ def test_validate_of_a_damaged_bundle_is_exit_6(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     digest = hashlib.sha256(golden.read_bytes()).hexdigest()
     manifest["files"]["golden.npz"] = {"bytes": golden.stat().st_size, "sha256": digest}
-    del manifest[bundle.SEAL]
-    (tmp_path / "out" / "manifest.json").write_bytes(bundle.sealed(manifest))
+    del manifest[SEAL]
+    (tmp_path / "out" / "manifest.json").write_bytes(sealed(manifest))
     result = run("validate", "out", cwd=tmp_path)
     assert result.returncode == 6
     assert "does not say what torch says: equals torch" in one_line(result)

@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from reference import batch, cells
+from torch import Tensor, nn
 
 from edgebert import lowering
+from edgebert.errors import ConversionFailed
 from edgebert.lowering.last_layer import FORMS
 from edgebert.lowering.single_query import SingleQueryAttention
-from edgebert.models import MODELS, Model
+from edgebert.models import MODELS, Model, bert, squeezebert
 
 FIRST = ("sequence-classification", "multiple-choice")
 
@@ -107,3 +109,80 @@ def test_other_layouts_come_back_as_they_are() -> None:
     model = Model(MODELS["squeezebert"], MODELS["squeezebert"].config.tiny(), FIRST[0]).random_init()
     *_, last = lowering.first_token_only(model).encoder.get_submodule("layers").children()
     assert type(last) not in FORMS.values()
+
+
+class LoudAttention(bert.Attention):
+    """A fork's: it computes something else."""
+
+    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        return 2 * super().forward(asked, x, mask)
+
+
+class LoudLayer(bert.Layer):
+    """Another fork's."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(x, mask) + 1
+
+
+class LoudSqueezeAttention(squeezebert.Attention):
+    """And one of SqueezeBERT."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return 2 * super().forward(x, mask)
+
+
+def fork(name: str, kind: type[nn.Module], declared: bool, layers: int = 2) -> Model:
+    """A family whose layers, or their attention, are a subclass; `layers` of them."""
+    parts = MODELS[name].parts if declared else ()
+    model = Model(replace(MODELS[name], parts=parts), MODELS[name].config.tiny(), FIRST[0]).random_init()
+    lively(model)
+    base = next(one for one in kind.__mro__ if not one.__name__.startswith("Loud"))
+    chosen = [module for module in model.modules() if type(module) is base][:layers]
+    for module in chosen:
+        module.__class__ = kind
+    return model
+
+
+REWRITES = [
+    ("bert", LoudAttention, lowering.scale_keys),
+    ("bert", LoudAttention, lowering.fold_norm_biases),
+    ("bert", LoudAttention, lowering.norms_in_half),
+    ("bert", LoudLayer, lowering.first_token_only),
+    ("bert", LoudLayer, lowering.fold_norm_biases),
+    ("squeezebert", LoudSqueezeAttention, lowering.tokens_before_channels),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "rewrite"), REWRITES)
+def test_a_part_that_a_family_declares_and_does_not_have_is_an_error(name: str, kind: type, rewrite: object) -> None:
+    with pytest.raises(
+        ConversionFailed, match=rf"found no \w+ in {name}, whose family declares it; .* is a {kind.__name__}"
+    ):
+        rewrite(fork(name, kind, declared=True))
+
+
+@pytest.mark.parametrize(("name", "kind", "rewrite"), REWRITES)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_subclass_is_left_as_it_is_and_told(name: str, kind: type, rewrite: object, layers: int) -> None:
+    model = fork(name, kind, declared=False, layers=layers)
+    lowered = rewrite(model)
+    assert any(kind.__name__ in note for note in lowered.notes), lowered.notes
+    given = batch(model.config.vocab_size)
+    torch.testing.assert_close(lowered(**given)["logits"], model(**given)["logits"], rtol=0, atol=1e-4)
+
+
+def test_a_rewrite_says_what_it_matched() -> None:
+    model = Model(MODELS["bert"], MODELS["bert"].config.tiny(), FIRST[0])
+    lowered = lowering.first_token_only(lowering.scale_keys(model))
+    assert lowered.lowerings == {
+        "scale_keys": ("encoder.layers.0.attention", "encoder.layers.1.attention"),
+        "first_token_only": ("encoder.layers.1",),
+    }
+    assert model.lowerings == {}
+    assert lowered.notes == []
+
+
+def test_a_layer_of_unknown_layout_is_refused_for_channels_first() -> None:
+    with pytest.raises(ConversionFailed, match="attention is a LoudAttention, whose layout is not known"):
+        lowering.channels_before_tokens(fork("bert", LoudAttention, declared=False), 8)

@@ -59,6 +59,8 @@ VARIANTS = [
     ("electra", "replaced-token-detection", {"hidden_act": "silu"}),
     ("electra", "multiple-choice", {"summary_use_proj": False, "summary_type": "mean"}),
     ("electra", "multiple-choice", {"summary_type": "last"}),
+    ("electra", "multiple-choice", {"summary_activation": ""}),
+    ("electra", "masked-lm", {"tie_word_embeddings": False}),
     ("distilbert", "base", {"sinusoidal_pos_embds": True, "n_layers": 3, "n_heads": 8}),
     ("distilbert", "masked-lm", {"activation": "relu", "tie_word_embeddings": False}),
     ("bert", "masked-lm", {"tie_word_embeddings": False}),
@@ -159,6 +161,12 @@ BAD_CONFIGS = [
     ("convbert", {"conv_kernel_size": 4}, InputError, "must be odd"),
     ("convbert", {"summary_type": "attn"}, InputError, "one of first, last, mean"),
     ("rembert", {"tie_word_embeddings": True}, Unsupported, "decoupled"),
+    ("distilbert", {"dim": 30}, InputError, "dim must split over the heads: 30 is not a multiple of 4"),
+    ("distilbert", {"hidden_size": 32}, InputError, "unknown key hidden_size"),
+    ("distilbert", {"activation": "geluu"}, Unsupported, "'geluu' is not supported"),
+    ("electra", {"hidden_size": 30}, InputError, "30 is not a multiple of 4"),
+    ("electra", {"summary_type": "cls_index"}, InputError, "one of first, last, mean"),
+    ("electra", {"add_cross_attention": True}, Unsupported, "add_cross_attention=True"),
 ]
 
 

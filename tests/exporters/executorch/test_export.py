@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shared import shared
 from tiny import batch, expected, samples, sqnr, visible
 
 from edgebert import lowering
@@ -43,14 +44,14 @@ FLOOR = {"w8a8-dynamic": 24, "w8a8-static": 14, "w4a8-dynamic": 10}  # dB; 30 to
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str], tuple[Model, Artifact]]:
     """Export a case once for all tests that ask for it."""
-    folder, made = tmp_path_factory.mktemp("executorch"), {}
 
     def get(family: str, task: str, recipe: str) -> tuple[Model, Artifact]:
-        key = f"{family}-{task}-{recipe}"
-        if key not in made:
-            model, path = visible(family, task), folder / f"{key}.pte"
-            made[key] = model, exporter.export(model, RECIPES[recipe], LENGTHS, path, samples=samples())
-        return made[key]
+        model, how = visible(family, task), RECIPES[recipe]
+
+        def make(folder: Path) -> Artifact:
+            return exporter.export(model, how, LENGTHS, folder / "model.pte", samples=samples())
+
+        return model, shared(tmp_path_factory, f"executorch-{family}-{task}-{recipe}", make)
 
     return get
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from onnx_files import LONGEST, SIZES, batch, weights
+from shared import shared
 from tiny import expected, sqnr, visible
 
 from edgebert import lowering
@@ -38,17 +39,17 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """Export a case once for all tests; gives the model and the file."""
-    folder, done = tmp_path_factory.mktemp("onnx"), {}
 
     def get(family: str, task: str, recipe: str = "w8a8-dynamic") -> tuple[Model, Path]:
-        key = f"{family}-{task}-{recipe}"
-        if key not in done:
-            model = visible(family, task)
-            done[key] = model, exporter.export(model, RECIPES[recipe], (8, LONGEST), folder / f"{key}.onnx").path
-        return done[key]
+        model = visible(family, task)
+
+        def make(folder: Path) -> Path:
+            return exporter.export(model, RECIPES[recipe], (8, LONGEST), folder / "model.onnx").path
+
+        return model, shared(tmp_path_factory, f"onnx-{family}-{task}-{recipe}", make)
 
     return get
 

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import io
 import random
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shared import shared
 from tiny import batch, sqnr, visible
 from tiny import expected_at as expected
 from torch.nn import functional as F
@@ -49,15 +49,14 @@ QUANTIZED = [CASES[1], CASES[3], CASES[4], CASES[6]]
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str], tuple[Model, Artifact]]:
     """Export a case once for all tests that ask for it."""
-    folder, made = tmp_path_factory.mktemp("tflite"), {}
 
     def get(family: str, task: str, recipe: str) -> tuple[Model, Artifact]:
-        key = f"{family}-{task}-{recipe}"
-        if key not in made:
-            model, start = visible(family, task), time.perf_counter()
-            made[key] = model, exporter.export(model, RECIPES[recipe], LENGTHS, folder / f"{key}.tflite")
-            print(f"{key}: {time.perf_counter() - start:.1f} s, {made[key][1].path.stat().st_size} bytes")
-        return made[key]
+        model = visible(family, task)
+
+        def make(folder: Path) -> Artifact:
+            return exporter.export(model, RECIPES[recipe], LENGTHS, folder / "model.tflite")
+
+        return model, shared(tmp_path_factory, f"tflite-{family}-{task}-{recipe}", make)
 
     return get
 
