@@ -11,11 +11,14 @@ export: $(VENV)/.tflite
 	$(BIN)/edgebert validate $(BUNDLE)
 	$(BIN)/edgebert predict $(BUNDLE) "wake me up at half past six tomorrow"
 
+# A worker a core, with a thread each; files that several tests read are made once, see tests/helpers/shared.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.all
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # mypy checks an installed copy: in the tree it would not see the folders that are mapped into the package.
 lint: $(VENV)/.test

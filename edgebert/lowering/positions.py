@@ -11,7 +11,7 @@ TABLE = "encoder.embeddings.position"
 def trim_positions(model: Model, longest: int) -> Model:
     """Drop the rows of the position table that no sequence of up to `longest` tokens reads.
 
-    0.3 MB of int8 for 128 of 512 positions of 768 channels.
+    With 128 of 512 positions of 768 channels that is 0.3 MB of int8 less.
     """
     lowered = duplicate(model)
     table = lowered.get_submodule(TABLE).get_parameter("weight")

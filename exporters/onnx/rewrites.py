@@ -34,8 +34,8 @@ def lower_graph(model: Any, recipe: Recipe) -> None:
 def norms_by_instance(graph: Rewriter) -> None:
     """Normalize each token by InstanceNormalization, whose channels are the tokens, and scale it by Mul and Add.
 
-    LayerNormalization's kernel works number by number and divides each; this one's are vectors: 0.74 M for 1.50 M
-    instructions over 768 channels, the sum before it included, and an eighth of the cycles.
+    LayerNormalization's kernel works number by number and divides each; this one's are vectors: 0.74 M instructions
+    over 768 channels, the sum before it included, 1.50 M without it, and an eighth of the cycles.
     """
     for node in list(graph.graph):
         rank3 = node.op_type == "LayerNormalization" and len(node.inputs[0].shape) == 3
@@ -78,8 +78,9 @@ def keep_groups_apart(graph: Rewriter) -> None:
 def gelus_in_half(graph: Rewriter) -> None:
     """Compute Gelu in half precision by its tanh form.
 
-    3.2 M instructions for 8.7 M over 128 times 3072 numbers, the casts included. The two forms differ by 5e-4 at most,
-    where the numbers that Gelu makes are rounded to 8 bits next: steps of 8e-3 and more where they differ so much.
+    3.2 M instructions over 128 times 3072 numbers, the casts included, 8.7 M without it. The two forms differ by 5e-4
+    at most, where the numbers that Gelu makes are rounded to 8 bits next: steps of 8e-3 and more where they differ so
+    much.
     """
     for node in list(graph.graph):
         if node.op_type == "Gelu":
@@ -90,7 +91,7 @@ def gelus_in_half(graph: Rewriter) -> None:
 def products_in_half(graph: Rewriter) -> None:
     """Multiply attention's activations in half precision, 8 numbers at a time; masks and softmax stay in float.
 
-    5.2 M for 8.3 M instructions a layer, the casts included.
+    5.2 M instructions a layer, the casts included, 8.3 M without it.
     """
     for node in list(graph.graph):
         if node.op_type == "MatMul" and not any(_is_weight(value) for value in node.inputs):
@@ -101,9 +102,9 @@ def products_in_half(graph: Rewriter) -> None:
 def masks_for_all_tokens(graph: Rewriter) -> None:
     """Make of the mask (B, 1, 1, T) one for each token, (B, 1, T, T), that all layers add to their scores.
 
-    Add sets out anew for each stretch of numbers, which is a head's scores then, not a token's: 0.43 M instructions for
-    0.66 M over the scores of 12 heads, 2.5 M in SqueezeBERT-base's classifier. A mask that hides what comes after a
-    token has that shape already.
+    Add sets out anew for each stretch of numbers, which is a head's scores then, not a token's: 0.43 M instructions
+    over the scores of 12 heads, 0.66 M without it; 2.5 M less in SqueezeBERT-base's classifier. A mask that hides what
+    comes after a token has that shape already.
     """
     wide: dict[Any, Any] = {}
     for node in list(graph.graph):

@@ -13,6 +13,7 @@ import pytest
 
 from edgebert.bundle.manifest import SEAL, sealed
 from edgebert.cli.main import main
+from edgebert.models import MODELS
 
 MOUNTS = os.name == "posix" and os.geteuid() == 0 and shutil.which("mount") is not None
 

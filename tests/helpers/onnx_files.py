@@ -1,10 +1,14 @@
 """What the tests of ONNX files share: batches of several rows, and a file's initializers."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import tiny
 
 from edgebert.models.signature import Arrays
+
+visible = partial(tiny.visible, noise=1)
 
 LONGEST = 48
 # Batch and tokens: one token, the longest, and in between on both sides of the size that the converter saw (2, 8).

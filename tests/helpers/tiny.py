@@ -9,13 +9,13 @@ from edgebert.models import MODELS, Model
 from edgebert.models.signature import INPUTS, has_token_axis
 
 
-def visible(family: str, task: str, seed: int = 0, **changes: object) -> Model:
-    """A tiny model with random weights large enough for every layer to show in the output."""
+def visible(family: str, task: str, seed: int = 0, noise: int | None = None, **changes: object) -> Model:
+    """A tiny model with random weights large enough for every layer to show; `noise` seeds what is added to them."""
     if task == "causal-lm":
         changes["is_decoder"] = True
     config = dataclasses.replace(MODELS[family].config.tiny(), **changes)
     model = Model(MODELS[family], config, task).random_init(seed)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed if noise is None else noise)
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
@@ -23,12 +23,12 @@ def visible(family: str, task: str, seed: int = 0, **changes: object) -> Model:
     return model.requires_grad_(False)
 
 
-def batch(tokens: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Four rows of random ids: whole, padded, all but the first token padded, and of two types."""
+def batch(tokens: int, seed: int = 0, shortest: int = 1) -> dict[str, np.ndarray]:
+    """Four rows of random ids: whole, padded, padded from `shortest` on, and of two types."""
     generator = np.random.default_rng(seed)
     ids = generator.integers(0, 120, (4, tokens)).astype(np.int32)
     mask, types = np.ones_like(ids), np.zeros_like(ids)
-    mask[1, tokens // 2 + 1 :], mask[2, 1:] = 0, 0
+    mask[1, tokens // 2 + 1 :], mask[2, shortest:] = 0, 0
     types[3, tokens // 2 :] = 1
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 

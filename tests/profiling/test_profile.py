@@ -17,7 +17,6 @@ from reference import reference
 
 import edgebert
 from edgebert import api, bundle
-from edgebert.cli import devices
 from edgebert.cli.main import main
 from edgebert.errors import InputError, MissingDependency
 from edgebert.gate import parity
@@ -30,6 +29,7 @@ from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.devices import device_names, open_device
 from edgebert.runtimes.devices.device import HOST, SIMULATED, Estimate, Job, Latency, Measurement
 from edgebert.runtimes.devices.pixel import sandbox
+from edgebert.runtimes.devices.pixel import setup as pixel_setup
 
 simulated = pytest.mark.skipif(sandbox.missing() is not None, reason=f"needs the sandbox: {sandbox.missing()}")
 draws = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason=f"needs {plot.NEEDED}")
@@ -87,7 +87,10 @@ def test_rows_are_sorted_by_latency_with_ratios_to_the_fastest_of_their_length()
     assert rows[0].band_ms == pytest.approx((3.6 - 0.9, 3.6))
 
 
-def test_the_tables_name_every_number_and_what_kind_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tables_name_every_number_and_what_kind_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     from edgebert.cli import render
 
     render.profile(ranked([told("host", 1.5), told("pixel-4", None, 8, modelled(3.0)), told("pixel-3", None)]))
@@ -219,8 +222,8 @@ def test_bad_usage_is_one_line_and_its_exit_code(
     if "--sysroot" in arguments and sandbox.missing() is not None:
         pytest.skip("the parts before it would be fetched")
     if "--sysroot" in arguments:
-        monkeypatch.setattr(sandbox, "_current", lambda *_: True)
-        monkeypatch.setattr(sandbox, "_whole", lambda *_: True)
+        monkeypatch.setattr(sandbox, "current", lambda *_: True)
+        monkeypatch.setattr(pixel_setup, "_whole", lambda *_: True)
     if "--plot" in arguments and importlib.util.find_spec("matplotlib") is None:
         pytest.skip(f"needs {plot.NEEDED}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -250,7 +253,7 @@ def test_setting_up_tells_its_steps_and_where_it_is(tmp_path: Path, monkeypatch:
         tell("qemu: fetching")
         return box
 
-    monkeypatch.setattr(devices.setup, "setup", setup)
+    monkeypatch.setattr(pixel_setup, "setup", setup)
     assert main(["device", "setup", "pixel"]) == 0
     captured = capsys.readouterr()
     assert "qemu: fetching\n" in captured.err

@@ -24,7 +24,7 @@ def linears(model: Model) -> list[str]:
 def test_integers_and_scales_have_their_shapes_and_range() -> None:
     model = tiny()
     names = linears(model)
-    rounded = round_weights(model, names, load_samples(None, model.config, 16))
+    rounded = round_weights(model, dict.fromkeys(names, GROUP), load_samples(None, model.config, 16))
     assert list(rounded) == names
     for name, matrix in rounded.items():
         outputs, inputs = model.get_submodule(name).get_parameter("weight").shape
@@ -43,7 +43,7 @@ def test_weights_that_4_bits_hold_come_back_exactly() -> None:
     whole[:, 0] = HIGHEST  # each row reaches the scale's end
     with torch.no_grad():
         weight.copy_((whole.clamp(-HIGHEST, HIGHEST)) * 0.125)
-    rounded = round_weights(model, [name], load_samples(None, model.config, 16))[name]
+    rounded = round_weights(model, {name: GROUP}, load_samples(None, model.config, 16))[name]
     np.testing.assert_allclose(rounded.floats(), weight.detach().numpy(), atol=1e-6)
 
 
@@ -62,7 +62,7 @@ def test_outputs_on_samples_are_nearer_than_by_rounding_to_the_nearest(grouped: 
         for sample in samples:
             model(**{key: torch.from_numpy(value) for key, value in sample.items()})
         hook.remove()
-        rounded = round_weights(model, [name], samples)[name]
+        rounded = round_weights(model, {name: GROUP}, samples)[name]
         scale = weight.flatten(1).unflatten(1, (-1, GROUP)).abs().amax(-1, keepdim=True) / HIGHEST
         blocks = weight.flatten(1).unflatten(1, (-1, GROUP))
         nearest = ((blocks / scale).round() * scale).reshape(weight.shape)
@@ -78,10 +78,10 @@ def test_outputs_on_samples_are_nearer_than_by_rounding_to_the_nearest(grouped: 
 def test_the_model_is_not_changed_and_no_samples_are_refused() -> None:
     model = tiny()
     before = {name: p.clone() for name, p in model.named_parameters()}
-    round_weights(model, linears(model), load_samples(None, model.config, 8))
+    round_weights(model, dict.fromkeys(linears(model), GROUP), load_samples(None, model.config, 8))
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     with pytest.raises(InputError, match="sample texts, and none came"):
-        round_weights(model, linears(model), [])
+        round_weights(model, dict.fromkeys(linears(model), GROUP), [])
 
 
 def test_a_last_group_may_be_shorter() -> None:

@@ -56,6 +56,7 @@ class _Tflite:
     """LiteRT's interpreter, by a signature where the file has one."""
 
     package = "ai-edge-litert"
+    largest_sizes = False  # whether the file tells a free axis by its largest size
 
     def __init__(self, job: Job) -> None:
         try:
@@ -102,9 +103,8 @@ class _Tflite:
 class _Onnx:
     """ONNX Runtime on the CPU."""
 
-    largest_sizes = False  # whether the file tells free axes by their largest sizes
-
     package, entry = "onnxruntime", None
+    largest_sizes = False
 
     def __init__(self, job: Job) -> None:
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # its thread would be timed and counted, and it calls home
@@ -134,6 +134,7 @@ class _Executorch:
     """ExecuTorch's bindings, without torch's Python side: its import takes most of a minute on an emulated core."""
 
     package = "executorch"
+    largest_sizes = True
 
     def __init__(self, job: Job) -> None:
         self._job, self._tensor, self._library = job, bare_torch(), bindings()
@@ -400,5 +401,3 @@ def main(path: str) -> int:
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1]))
-    largest_sizes = False  # whether the file tells free axes by their largest sizes
-    largest_sizes = True  # whether the file tells free axes by their largest sizes

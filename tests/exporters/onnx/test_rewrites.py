@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnx_files import batch, weights
-from tiny import expected, visible
+from onnx_files import batch, visible, weights
+from tiny import expected
 
 from edgebert import lowering
 from edgebert.models.signature import INPUTS

@@ -243,7 +243,7 @@ def test_arithmetic_is_counted_from_shapes(tmp_path: Path) -> None:
 
 
 def test_a_static_recipe_needs_samples(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="w8a8-static finds its scales on sample texts"):
+    with pytest.raises(InputError, match="sample texts, and none came"):
         exporter.export(visible("bert", "base"), RECIPES["w8a8-static"], (8,), tmp_path / "m.tflite")
 
 

@@ -223,7 +223,7 @@ def test_packed_weights_are_what_coremltools_unpacks(tmp_path: Path, capfd: pyte
             opened = package.read(path)
             (answer,) = mil.Program(opened).run(inputs).values()
             answers.append(answer)
-            sizes.append(sum(weight.bytes for weight in mil.read_weights(package)))
+            sizes.append(sum(weight.bytes for weight in mil.read_weights(opened)))
         assert "constexpr" in str(runtime.open(tmp_path / f"{name} packed.mlpackage").facts().ops), name
         np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-5, err_msg=name)
         assert np.abs(answers[0]).max() > 1
