@@ -150,7 +150,7 @@ def _add_profile(sub: argparse.ArgumentParser) -> None:
         "--device", action="append", metavar="D", help="such as pixel-4 (several times for several; default: host)"
     )
     sub.add_argument(
-        "--seq-len", action="extend", type=_numbers, default=[], metavar="L",
+        "--lengths", "--seq-len", action="extend", type=_numbers, default=[], metavar="L",
         help="tokens, such as 32,128 (default: a bundle's lengths, a file's own shape, 128 where that is free)",
     )  # fmt: skip
     sub.add_argument("--threads", type=int, default=1, help="threads of the runtime (default: %(default)s)")

@@ -101,10 +101,10 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, heads: tuple[int, int], m
 class BertAttention(bert.Attention):
     """BERT's attention over (1, C, 1, T)."""
 
-    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Attend from the tokens `asked` (1, C, 1, A) to (1, C, 1, T)."""
+    def forward(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Attend from the tokens `queries` (1, C, 1, A) to (1, C, 1, T)."""
         width = _outputs(self.query)
-        context = _attend(self.query(asked), self.key(x), self.value(x), (self.n_heads, width // self.n_heads), mask)
+        context = _attend(self.query(queries), self.key(x), self.value(x), (self.n_heads, width // self.n_heads), mask)
         out: Tensor = self.out(context.reshape(1, width, 1, -1))
         return out
 
@@ -122,14 +122,14 @@ class SqueezeBertAttention(squeezebert.Attention):
 class MixedAttention(convbert.MixedAttention):
     """ConvBERT's mixed attention over (1, C, 1, T)."""
 
-    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Attend and convolve within (1, C, 1, T), and answer for the first tokens, `asked` (1, C, 1, A)."""
+    def forward(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Attend and convolve within (1, C, 1, T), and answer for the first tokens, `queries` (1, C, 1, A)."""
         query = self.query(x)
         split = (self.n_heads, _outputs(self.query) // self.n_heads)
         attended = _attend(query, self.key(x), self.value(x), split, mask)
         both = torch.cat([attended, self.convolve(x, query)], dim=1)  # (1, 2H, D, T)
         both = both.reshape(1, _outputs(self.out), 1, -1)
-        out: Tensor = self.out(both if asked is x else both[..., : asked.shape[-1]])
+        out: Tensor = self.out(both if queries is x else both[..., : queries.shape[-1]])
         return out
 
     def convolve(self, x: Tensor, query: Tensor) -> Tensor:

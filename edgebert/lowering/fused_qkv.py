@@ -29,8 +29,8 @@ class FusedQkvAttention(nn.Module):
         bias = torch.stack([part.detach().reshape(split) for part in biases], 1).flatten()
         self.add_module(FUSED, grouped(derived(weight, *weights), derived(bias, *biases), self.groups))
 
-    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Attend within (B, T, C), `asked` the same; `mask` is added to the scores (B, H, T, T)."""
+    def forward(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Attend within (B, T, C), `queries` the same; `mask` is added to the scores (B, H, T, T)."""
         batch, tokens, width = x.shape
         split = (self.groups, len(NAMES), self.n_heads // self.groups, width // self.n_heads)
         made = self.get_submodule(FUSED)(x).reshape(batch, tokens, *split).permute(3, 0, 2, 4, 1, 5)

@@ -14,11 +14,11 @@ from edgebert.models.family import Model
 class ScaledKeysAttention(bert.Attention):
     """BERT's attention over keys that are scaled."""
 
-    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Attend from the tokens `asked` (B, A, C) to (B, T, C); `mask` is added to the scores (B, H, A, T)."""
-        query, key, value = self.split(self.query(asked)), self.split(self.key(x)), self.split(self.value(x))
+    def forward(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Attend from the tokens `queries` (B, A, C) to (B, T, C); `mask` is added to the scores (B, H, A, T)."""
+        query, key, value = self.split(self.query(queries)), self.split(self.key(x)), self.split(self.value(x))
         context = torch.softmax(query @ key.transpose(-1, -2) + mask, dim=-1) @ value  # (B, H, A, D)
-        out: Tensor = self.out(context.transpose(1, 2).reshape(asked.shape))
+        out: Tensor = self.out(context.transpose(1, 2).reshape(queries.shape))
         return out
 
 

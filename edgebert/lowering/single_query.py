@@ -34,10 +34,10 @@ class SingleQueryAttention(nn.Module):
         self.key = grouped(derived((heads.transpose(1, 2) * scale).flatten(0, 1), key), None, attention.n_heads)
         self.value = grouped(value, bias, attention.n_heads)
 
-    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Attend from one token `asked` (B, 1, C) to (B, T, C); `mask` is added to the scores (B, G, H / G, T)."""
+    def forward(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Attend from one token `queries` (B, 1, C) to (B, T, C); `mask` is added to the scores (B, G, H / G, T)."""
         inputs = split(x, self.key_groups)
-        sought = self.key(self.query(asked))  # (B, 1, H I)
+        sought = self.key(self.query(queries))  # (B, 1, H I)
         sought = sought.reshape(x.shape[0], self.key_groups, -1, inputs.shape[-1])  # (B, G, H / G, I)
         weights = torch.softmax(sought @ inputs.transpose(-1, -2) + mask, dim=-1)
         seen = weights.reshape(x.shape[0], self.value_groups, -1, x.shape[1]) @ split(x, self.value_groups)

@@ -66,12 +66,12 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         return x.reshape(batch, tokens, self.n_heads, width // self.n_heads).transpose(1, 2)
 
-    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Attend from the tokens `asked` (B, A, C) to (B, T, C); `mask` is added to the scores (B, H, A, T)."""
-        query, key, value = self.split(self.query(asked)), self.split(self.key(x)), self.split(self.value(x))
+    def forward(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Attend from the tokens `queries` (B, A, C) to (B, T, C); `mask` is added to the scores (B, H, A, T)."""
+        query, key, value = self.split(self.query(queries)), self.split(self.key(x)), self.split(self.value(x))
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + mask  # (B, H, A, T)
         context = torch.softmax(scores, dim=-1) @ value  # (B, H, A, D)
-        out: Tensor = self.out(context.transpose(1, 2).reshape(asked.shape))
+        out: Tensor = self.out(context.transpose(1, 2).reshape(queries.shape))
         return out
 
 
@@ -91,10 +91,10 @@ class Layer(nn.Module):
         """Map (B, T, C) to (B, T, C)."""
         return self.answer(x, x, mask)
 
-    def answer(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """What becomes of the tokens `asked` (B, A, C) among (B, T, C), in their shape."""
-        asked = self.attention_norm(asked + self.attention(asked, x, mask))
-        out: Tensor = self.norm(asked + self.down(self.act(self.up(asked))))
+    def answer(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """What becomes of the tokens `queries` (B, A, C) among (B, T, C), in their shape."""
+        queries = self.attention_norm(queries + self.attention(queries, x, mask))
+        out: Tensor = self.norm(queries + self.down(self.act(self.up(queries))))
         return out
 
 

@@ -142,11 +142,11 @@ class MixedAttention(nn.Module):
             total = total + self.split(values[:, k : k + tokens]) * kernels[..., k : k + 1]
         return total
 
-    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Answer for the tokens `asked`, the first (B, A, C) of (B, T, C); `mask` is added to the attention scores."""
+    def forward(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Answer for the tokens `queries`, the first (B, A, C) of (B, T, C); `mask` is added to the scores."""
         query = self.query(x)
         both = torch.cat([self.attend(x, query, mask), self.convolve(x, query)], dim=2).reshape(x.shape)
-        out: Tensor = self.out(both if asked is x else both[:, : asked.shape[1]])
+        out: Tensor = self.out(both if queries is x else both[:, : queries.shape[1]])
         return out
 
 
@@ -183,10 +183,10 @@ class Layer(nn.Module):
         """Map (B, T, C) to (B, T, C)."""
         return self.answer(x, x, mask)
 
-    def answer(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """What becomes of the tokens `asked`, the first (B, A, C) of (B, T, C), in their shape."""
-        asked = self.attention_norm(asked + self.attention(asked, x, mask))
-        out: Tensor = self.norm(asked + self.down(self.act(self.up(asked))))
+    def answer(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """What becomes of the tokens `queries`, the first (B, A, C) of (B, T, C), in their shape."""
+        queries = self.attention_norm(queries + self.attention(queries, x, mask))
+        out: Tensor = self.norm(queries + self.down(self.act(self.up(queries))))
         return out
 
 

@@ -72,7 +72,7 @@ class Row:
 
 def check_numbers(lengths: Sequence[int], threads: int, runs: int) -> None:
     """Refuse what no device can do."""
-    for what, value in (("--seq-len", min(lengths, default=1)), ("--threads", threads), ("--runs", runs)):
+    for what, value in (("--lengths", min(lengths, default=1)), ("--threads", threads), ("--runs", runs)):
         if value < 1:
             raise InputError(f"{what} {value}; at least 1 is needed.")
 

@@ -110,7 +110,7 @@ def _of_bundle(path: Path, lengths: Sequence[int]) -> Subject:
         )
     longest = manifest.lengths[-1]
     if over := [length for length in lengths if length > longest]:
-        raise InputError(f"--seq-len {over[0]}; {path} takes at most {longest} tokens: export it with more.")
+        raise InputError(f"--lengths {over[0]}; {path} takes at most {longest} tokens: export it with more.")
     size = sum(said["bytes"] for name, said in manifest.files.items() if name.startswith("model"))
     told = manifest.graph["delegation"]
     return Subject(

@@ -4,7 +4,7 @@ What XNNPACK, the runtime's delegate, does with each form:
 - `int8` or `int4` beside float activations: it quantizes an activation as it comes, with a scale for each token in a
   fully connected layer, for each entry of the batch in a convolution.
 - unpacked by a DEQUANTIZE operator: it does that once, on load, and multiplies in float.
-- between QUANTIZE and DEQUANTIZE operators: it multiplies whole numbers by scales that the file gives.
+- between QUANTIZE and DEQUANTIZE operators: it multiplies integers by scales that the file gives.
 """
 
 import copy
@@ -45,7 +45,7 @@ HALF = Form(16, unpacked=True)
 # Positions are not looked up: what adds them reads the table's first rows.
 POSITIONS, ROWS = "encoder.embeddings.position.weight", "ADD"
 
-# What every recipe in whole numbers has. XNNPACK has no depthwise kernel for int8 weights and float inputs, and looks
+# What every recipe in integers has. XNNPACK has no depthwise kernel for int8 weights and float inputs, and looks
 # nothing up: tables stay with the interpreter, which copies rows of int8, see `_Writer.gather`. In four bits a table
 # costs more than it saves: every error in it reaches all layers.
 WHOLE = {"DEPTHWISE_CONV_2D": UNPACKED, "EMBEDDING_LOOKUP": INT8, ROWS: UNPACKED}
@@ -184,13 +184,13 @@ class _Writer:
             made, taken = self.unpacked(number, ROWS), source.shape[-2]
             if taken < whole.shape[0]:
                 cut = self.tensor(f"{source.name}/first", "FLOAT32", (taken, whole.shape[1]))
-                self.operator("SLICE", 1, [made, self.whole(0, 0), self.whole(taken, whole.shape[1])], cut)
+                self.operator("SLICE", 1, [made, self.integers(0, 0), self.integers(taken, whole.shape[1])], cut)
                 made = cut
             operator.inputs = [int(entry) for entry in operator.inputs]
             operator.inputs[place] = made
 
-    def whole(self, *numbers: int) -> int:
-        """A constant vector of whole numbers."""
+    def integers(self, *numbers: int) -> int:
+        """A constant vector of integers."""
         buffer = self.draft.buffer(np.array(numbers, np.int32))
         return self.tensor("numbers", "INT32", (len(numbers),), buffer)
 
@@ -278,7 +278,7 @@ class _Writer:
         operator.inputs[0] = self.made[entry, "int8"]
         operator.outputs[0] = self.int8_like(result, ranges[1])
         if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
-            self.whole_bias(operator)
+            self.integer_bias(operator)
         self.added.append(operator)
         self.operator("DEQUANTIZE", 2, [operator.outputs[0]], result)
 
@@ -292,7 +292,7 @@ class _Writer:
         self.graph.tensors[made].quantization = quantization
         return made
 
-    def whole_bias(self, operator: Any) -> None:
+    def integer_bias(self, operator: Any) -> None:
         """Make a static layer's bias int32, in units of its input's scale times its weight's."""
         entry, weight, bias = (self.graph.tensors[tensor] for tensor in operator.inputs[:3])
         if bias.buffer not in self.stored:

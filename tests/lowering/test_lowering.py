@@ -114,8 +114,8 @@ def test_other_layouts_come_back_as_they_are() -> None:
 class LoudAttention(bert.Attention):
     """A fork's: it computes something else."""
 
-    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        return 2 * super().forward(asked, x, mask)
+    def forward(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        return 2 * super().forward(queries, x, mask)
 
 
 class LoudLayer(bert.Layer):

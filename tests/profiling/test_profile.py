@@ -121,7 +121,7 @@ def test_a_bundle_is_profiled_at_its_lengths_or_those_asked_for(bundles: dict[st
 @pytest.mark.parity
 def test_json_and_picture_of_two_files(bundles: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
     foreign = onnx_file(tmp_path / "foreign.onnx")
-    assert main(["profile", str(bundles["onnx"]), str(foreign), "--seq-len", "8,16", "--runs", "2", "--json"]) == 0
+    assert main(["profile", str(bundles["onnx"]), str(foreign), "--lengths", "8,16", "--runs", "2", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [(row["length"], row["ratio"] == 1.0) for row in rows] == [(8, True), (8, False), (16, True), (16, False)]
     assert {row["how"] for row in rows} == {HOST}
@@ -147,7 +147,7 @@ def test_any_file_is_profiled(tmp_path: Path) -> None:
 @needs["onnx"]
 @pytest.mark.parity
 def test_operators_come_from_the_runtimes_own_profiler(bundles: dict[str, Path], capsys: Any) -> None:
-    assert main(["profile", str(bundles["onnx"]), "--per-op", "--runs", "3", "--seq-len", "8", "--json"]) == 0
+    assert main(["profile", str(bundles["onnx"]), "--per-op", "--runs", "3", "--lengths", "8", "--json"]) == 0
     (operators,) = json.loads(capsys.readouterr().out)["operators"]
     kinds = {row["kind"]: row for row in operators["rows"]}
     assert kinds["Softmax"]["count"] == MODELS["squeezebert"].config.tiny().num_hidden_layers
@@ -202,7 +202,7 @@ BAD = [
     (["profile", "broken.onnx", "--device", "pixel-4"], 3, "run edgebert device setup pixel"),
     (["profile", "broken.onnx", "--runs", "0"], 2, "--runs 0; at least 1"),
     (["profile", "broken.onnx", "--threads", "0"], 2, "--threads 0; at least 1"),
-    (["profile", "broken.onnx", "--seq-len", "16,0"], 2, "--seq-len 0; at least 1"),
+    (["profile", "broken.onnx", "--seq-len", "16,0"], 2, "--lengths 0; at least 1"),
     (["profile", "broken.onnx", "--extrapolate-layers"], 2, "a bundle or a preset, not a file"),
     (["profile", "bert-base", "--extrapolate-layers", "--recipe", "w4"], 4, "tflite does not take w4"),
     (["profile", "bert-base", "--extrapolate-layers", "--per-op"], 2, "ask for one of them"),
@@ -340,7 +340,7 @@ def test_the_gate_on_a_device_fails_a_file_that_says_something_else(
 def test_a_simulated_phone_is_profiled_and_validated(bundles: dict[str, Path], target: str, capsys: Any) -> None:
     if command := sandbox.missing(target):
         pytest.skip(f"needs {command}")
-    asked = ["profile", str(bundles[target]), "--device", "pixel-4", "--device", "host", "--seq-len", "8", "--json"]
+    asked = ["profile", str(bundles[target]), "--device", "pixel-4", "--device", "host", "--lengths", "8", "--json"]
     assert main(asked) == 0
     rows = {row["device"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
     assert {name: row["how"] for name, row in rows.items()} == {"host": HOST, "pixel-4": SIMULATED}

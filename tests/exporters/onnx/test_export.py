@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx_files import LONGEST, SIZES, batch, visible, weights
 from shared import shared
+from tiers import quick
 from tiny import expected, sqnr
 
 from edgebert import lowering
@@ -37,6 +38,7 @@ CASES = [
     ("rembert", "causal-lm"),
     ("rembert", "multiple-choice"),
 ]
+QUICK = [CASES[i] for i in (0, 3, 4, 6)]
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +57,7 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("family", "task"), CASES)
+@pytest.mark.parametrize(("family", "task"), quick(CASES, QUICK))
 @pytest.mark.parametrize("recipe", ["fp32", "w8a8-dynamic"])
 def test_answers_are_torchs(exported, family, task, recipe):
     model, path = exported(family, task, recipe)
@@ -78,7 +80,7 @@ def test_answers_are_torchs(exported, family, task, recipe):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("family", "task"), CASES)
+@pytest.mark.parametrize(("family", "task"), quick(CASES, QUICK))
 def test_every_matrix_is_int8(exported, family, task):
     model, path = exported(family, task)
     floats = {name: w for name, w in weights(path).items() if w.dtype == np.float32 and w.ndim > 1}

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from onnx_files import batch, visible, weights
+from tiers import quick
 from tiny import expected
 
 from edgebert import lowering
+from edgebert.models import MODELS
 from edgebert.models.signature import INPUTS
 from edgebert.quantization.recipes import RECIPES
 
@@ -25,7 +27,8 @@ from edgebert.exporters.onnx import rewrites as rewrites  # noqa: E402
 from edgebert.exporters.onnx.rewriter import Rewriter  # noqa: E402
 
 LONGEST = 24
-FAMILIES = ("bert", "squeezebert", "convbert", "rembert")
+FAMILIES = tuple(MODELS)
+QUICK = ("squeezebert", "convbert")
 
 Rewrite = Callable[[Rewriter], None]
 
@@ -64,7 +67,7 @@ def largest_difference(family: str, task: str, proto: Any) -> float:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick(FAMILIES, QUICK))
 @pytest.mark.parametrize("task", ["base", "sequence-classification"])
 def test_scaled_keys_answer_the_same(family, task):
     model = visible(family, task)
@@ -80,7 +83,7 @@ def test_scaled_keys_answer_the_same(family, task):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick(FAMILIES, QUICK))
 def test_masks_are_widened_once(family):
     # One token asks in the last layer of a classifier, though not in ConvBERT's; a causal mask has that shape already.
     other = {"convbert": ("sequence-classification", 2), "rembert": ("causal-lm", 0)}
@@ -93,7 +96,7 @@ def test_masks_are_widened_once(family):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick(FAMILIES, QUICK))
 def test_norms_by_instance_are_layer_norms(family):
     for task in ("base", "sequence-classification"):  # the last layer of the second has one token
         proto = rewritten(family, task, rewrites.norms_by_instance)
@@ -113,7 +116,7 @@ def test_groups_stay_apart_in_the_feed_forward(family):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick(FAMILIES, QUICK))
 def test_what_is_computed_in_half_differs_by_less_than_int8(family):
     for rewrite, op in ((rewrites.gelus_in_half, "Gelu"), (rewrites.products_in_half, "MatMul")):
         before = ops(rewritten(family, "base", lambda graph: None))

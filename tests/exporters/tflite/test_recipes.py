@@ -188,7 +188,9 @@ def test_four_bits_in_blocks_where_they_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "task"),
     [
-        ("squeezebert", "question-answering"), ("rembert", "causal-lm"), ("convbert", "sequence-classification"),
+        ("convbert", "sequence-classification"),
+        pytest.param("squeezebert", "question-answering", marks=pytest.mark.slow),
+        pytest.param("rembert", "causal-lm", marks=pytest.mark.slow),
         pytest.param("convbert", "base", marks=pytest.mark.slow),
         pytest.param("rembert", "sequence-classification", marks=pytest.mark.slow),
         pytest.param("bert", "multiple-choice", marks=pytest.mark.slow),

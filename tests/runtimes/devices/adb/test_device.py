@@ -170,7 +170,7 @@ def test_an_interrupt_leaves_nothing(plug: Plug, root: Path, server: Path, tmp_p
     code = f"""
 import signal
 from pathlib import Path
-from edgebert.runtimes.devices.adb import Adb
+from edgebert.runtimes.devices.adb.device import Adb
 from edgebert.runtimes.devices.device import Job
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background work starts without
 Adb("adb", None, lambda line: print(line, flush=True)).measure(Job(Path({str(path)!r}), runs=1_000_000))
