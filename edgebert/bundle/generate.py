@@ -4,10 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from edgebert.errors import InputError
-from edgebert.models import Model
 from edgebert.models.signature import Arrays
 from edgebert.tokenizers.tokenizer import Tokenizer
 
@@ -71,14 +69,3 @@ def greedy(run: Run, words: Tokenizer, text: str, max_new_tokens: int, longest: 
             break
     added = ids[len(prompt) :]
     return Generated(words.decode(added), added, prompt, stopped)
-
-
-def torch_run(model: Model) -> Run:
-    """A torch model as `greedy` calls it: arrays in, arrays out."""
-
-    def run(inputs: Mapping[str, np.ndarray]) -> Arrays:
-        with torch.no_grad():
-            outputs = model(**{name: torch.from_numpy(value) for name, value in inputs.items()})
-        return {name: value.numpy() for name, value in outputs.items()}
-
-    return run

@@ -12,12 +12,12 @@ from reference import reference
 from words import trained_model
 
 import edgebert
-from edgebert.bundle.generate import Generated, greedy, torch_run
+from edgebert.bundle.generate import Generated, Run, greedy
 from edgebert.checkpoints import checkpoint
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.checkpoints.trim import trim
 from edgebert.errors import InputError
-from edgebert.models import MODELS
+from edgebert.models import MODELS, Model
 from edgebert.models.signature import Arrays
 from edgebert.tokenizers import tokenizer
 from edgebert.tokenizers.tokenizer import Tokenizer
@@ -54,6 +54,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def source(folder: Path) -> Checkpoint:
     return checkpoint.load(folder)
+
+
+def torch_run(model: Model) -> Run:
+    """A torch model as `greedy` calls it: arrays in, arrays out."""
+
+    def run(inputs: Mapping[str, np.ndarray]) -> Arrays:
+        with torch.no_grad():
+            outputs = model(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    return run
 
 
 def by_torch(source: Checkpoint, text: str, new: int = NEW, longest: int = LONGEST) -> Generated:
