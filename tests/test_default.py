@@ -21,7 +21,7 @@ TEXTS = [text for _, text in UTTERANCES]
 NEAREST = {t: "w8a8-dynamic" if "w8a8-dynamic" in recipes else "w8" for t, recipes in TARGET_RECIPES.items()}
 # `make test` takes float and 8 bits of each target, `make test-all` every recipe.
 CELLS = [
-    pytest.param(target, recipe, marks=[] if recipe in ("fp32", NEAREST[target]) else [pytest.mark.slow])
+    pytest.param(target, recipe, marks=[] if recipe == NEAREST[target] else [pytest.mark.slow])
     for target, recipes in TARGET_RECIPES.items()
     for recipe in recipes
 ]

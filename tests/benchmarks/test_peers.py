@@ -179,6 +179,7 @@ def test_the_exporters_call_the_lowerings_by_these_names(target: str, module: st
     assert callable(getattr(importlib.import_module(module), name))
 
 
+@pytest.mark.slow
 def test_a_lowering_left_out_makes_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("trim_positions", "scale_keys", "first_token_only")
     monkeypatch.setitem(lowerings.LOWERINGS, "onnx", tuple(("edgebert.lowering", name) for name in names))

@@ -39,13 +39,21 @@ def lowered(family: str, task: str) -> Any:
     return exporter.lower(visible(family, task), RECIPES["w8a8-dynamic"], LONGEST)
 
 
+@cache
+def plain(family: str, task: str) -> Any:
+    """Its graph in float."""
+    import onnx_ir
+
+    return onnx_ir.to_proto(exporter._convert(lowered(family, task), LONGEST))
+
+
 def rewritten(family: str, task: str, rewrite: Rewrite) -> Any:
     """Its graph in float, with one rewrite."""
-    converted = exporter._convert(lowered(family, task), LONGEST)
-    rewrite(Rewriter(converted))
     import onnx_ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+    converted = onnx_ir.from_proto(plain(family, task))
+    rewrite(Rewriter(converted))
     RemoveUnusedNodesPass()(converted)
     return onnx_ir.to_proto(converted)
 

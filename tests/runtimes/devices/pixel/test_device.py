@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from foreign import SIZE, onnx_product, pte_file, tflite_file
 from kernels import Kernel, kernels, multiplies
+from tiers import quick
 
 from edgebert.errors import InputError, MissingDependency
 from edgebert.runtimes import RUNTIMES
@@ -62,8 +63,18 @@ KERNELS = {
 }
 
 
+# Each runtime, type and phone of its own features once.
+QUICK = [
+    ("pixel-9", "tflite-float32"),
+    ("pixel-3", "tflite-int8"),
+    ("pixel-8", "tflite-int8"),
+    ("pixel-8", "onnx-float32"),
+    ("pixel-4", "onnx-int8"),
+]
+
+
 @simulated
-@pytest.mark.parametrize(("name", "kind"), KERNELS)
+@pytest.mark.parametrize(("name", "kind"), quick(KERNELS, QUICK))
 def test_the_phones_own_kernel_runs(tmp_path: Path, name: str, kind: str) -> None:
     counts = phone(name).count(Job(product(tmp_path, kind)))
     told = [str(kernel) for kernel in kernels(counts)]
