@@ -17,6 +17,7 @@ from edgebert.exporters.tflite.weights import FORMS
 from edgebert.gate.parity import TOLERANCES
 from edgebert.lowering.channels_first import FORMS as CHANNEL_FORMS
 from edgebert.models import MODELS, Model, heads
+from edgebert.profiling.extrapolate import cut
 from edgebert.quantization.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES
 from edgebert.runtimes import RUNTIMES, SUFFIXES
 from edgebert.runtimes.devices import device_names, open_device
@@ -164,6 +165,7 @@ def test_every_family_offers_what_its_docstring_says(name: str, task: str) -> No
         assert decoder.bias is not None
     if "classification" in task or task == "multiple-choice":
         assert isinstance(model.head.get_submodule("classifier"), nn.Linear)
+    assert len(cut(model, 1).encoder.get_submodule("layers")) == 1
     kinds = {type(module) for module in model.modules()}
     assert set(family.parts) <= kinds
     ids = torch.ones(1, 5, dtype=torch.int32)
