@@ -47,7 +47,9 @@ def _firsts(name: str, parameter: Tensor, firsts: Mapping[int, str]) -> Iterable
 
 def kept_float(model: Model, names: Iterable[str], patterns: Sequence[str]) -> bool:
     """Whether one of these parameters belongs to a module that is to stay float, under any of the names it has."""
-    shared = {id(model.get_parameter(name)) for name in names} if patterns else set()
+    if not patterns:
+        return False
+    shared = {id(model.get_parameter(name)) for name in names}
     return any(
         kept(alias.rpartition(".")[0], patterns)
         for alias, parameter in model.named_parameters(remove_duplicate=False)

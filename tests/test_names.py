@@ -14,7 +14,7 @@ from paths import ROOT
 TOPS = ("edgebert", "exporters", "runtimes", "tests", "tools", "benchmarks")
 SOURCES = sorted(path for top in TOPS for path in (ROOT / top).rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md"), *(ROOT / "edgebert").rglob("*.md")])
-FILES = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
+FILES = {path.name for path in ROOT.glob("*")} | {path.name for top in TOPS for path in (ROOT / top).rglob("*")}
 
 DOTTED = re.compile(r"(?<![\w./-])edgebert(?:\.[A-Za-z_]\w*)+")
 BELOW = re.compile(rf"(?<![\w./-])(?:{'|'.join(TOPS)})/[\w./-]*\w")

@@ -183,6 +183,7 @@ def test_fp16_is_within_two_thousandths_of_torch(family: str, tmp_path: Path) ->
     inputs = batch(16, rows=12)
     want, got = expected(model, inputs, 16)["logits"], runtime.open(artifact.path).run(inputs)["logits"]
     assert np.abs(want - got).max() <= 2e-3
+    # Far above the error that is allowed: 0.2 until ELECTRA came, whose tiny model reaches 0.167.
     assert np.abs(want).max() > 0.1
 
 
