@@ -12,10 +12,14 @@ Rows = list[tuple[str, ...]]
 
 
 def tasks() -> Rows:
-    """Head row and rows: which family has which task."""
+    """Head row and rows: which families have which task, and what to use with the others."""
     names = dict.fromkeys(task for family in MODELS.values() for task in family.heads)
-    rows = [(task, *("yes" if task in family.heads else "no" for family in MODELS.values())) for task in names]
-    return [("task", *MODELS), *rows]
+    having = {task: [name for name, family in MODELS.items() if task in family.heads] for task in names}
+    rows = [
+        (task, "all" if len(having[task]) == len(MODELS) else ", ".join(having[task]), INSTEAD.get(task, "-"))
+        for task in names
+    ]
+    return [("task", "families", "elsewhere"), *rows]
 
 
 def targets() -> Rows:
@@ -27,15 +31,8 @@ def targets() -> Rows:
 
 
 def reasons() -> list[str]:
-    """For each `no` what it is and what to use in its place, a line each."""
-    absent = []
-    for task, instead in INSTEAD.items():
-        having = ", ".join(name for name, family in MODELS.items() if task in family.heads)
-        lacking = [name for name, family in MODELS.items() if task not in family.heads]
-        absent += [
-            f"{name} {task}: the head is defined for {having}; use {instead}, or one of these." for name in lacking
-        ]
-    return [*absent, *(f"{target} {recipe}: {why}" for (target, recipe), why in NOT_TAKEN.items())]
+    """For each target and recipe that do not go together what they are and what to use in their place, a line each."""
+    return [f"{target} {recipe}: {why}" for (target, recipe), why in NOT_TAKEN.items()]
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -1,1 +1,1 @@
-"""ONNX: `export.py` leads; its steps are names, rewrites (rewriter), quantizer (numbers)."""
+"""ONNX: `export.py` leads; its steps are names, rewrites (rewriter), quantizer (integers)."""

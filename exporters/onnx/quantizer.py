@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from edgebert.errors import ConversionFailed
-from edgebert.exporters.onnx.numbers import eight_bits_in_blocks, four_bits, pack, wide_block
+from edgebert.exporters.onnx.integers import eight_bits_in_blocks, four_bits, pack, wide_block
 from edgebert.exporters.onnx.rewriter import Rewriter
 from edgebert.quantization.gptq import GROUP, Rounded
 from edgebert.quantization.integers import by_row as integers_by_row
@@ -211,17 +211,17 @@ class Quantizer(Rewriter):
         entry = node.inputs[0]
         if entry not in self.activations:
             self.activations[entry] = self.emit(node, "DynamicQuantizeLinear", entry, outputs=3)
-        numbers, entry_scale, entry_zero = self.activations[entry]
-        given = (numbers, weight, entry_scale, scale, entry_zero)
+        integers, entry_scale, entry_zero = self.activations[entry]
+        given = (integers, weight, entry_scale, scale, entry_zero)
         return self.emit(node, INTEGER_PRODUCT, *given, domain=MICROSOFT)
 
     def join_products(self) -> None:
         """Let integer products add the biases that follow them, and quantize what no other one reads."""
         for product in [node for node in self.graph if node.op_type == INTEGER_PRODUCT]:
-            numbers, weight, _, scale, _ = product.inputs
+            integers, weight, _, scale, _ = product.inputs
             last, bias = self.biased(product)
-            if len(numbers.uses()) == 1:
-                given = (numbers.producer().inputs[0], weight, scale, None, bias)
+            if len(integers.uses()) == 1:
+                given = (integers.producer().inputs[0], weight, scale, None, bias)
                 out = self.emit(last, "DynamicQuantizeMatMul", *given, domain=MICROSOFT)
             else:
                 out = self.emit(last, INTEGER_PRODUCT, *product.inputs, None, bias, domain=MICROSOFT)

@@ -52,7 +52,7 @@ def test_readme_holds_the_matrix() -> None:
 
 
 def test_each_no_in_the_matrix_has_its_reason() -> None:
-    refused = sum(row.count("no") for row in (*support.tasks()[1:], *support.targets()[1:]))
+    refused = sum(row.count("no") for row in support.targets()[1:])
     assert len(support.reasons()) == refused
-    assert any(line.startswith("bert causal-lm:") for line in support.reasons())
-    assert {row[0] for row in support.tasks()[1:]} == {task for family in MODELS.values() for task in family.heads}
+    for task, families, elsewhere in support.tasks()[1:]:
+        assert (families == "all") == (elsewhere == "-"), task

@@ -1,4 +1,4 @@
-"""Numbers for ONNX files: weights as 8-bit or 4-bit integers, and the range of activations over sample texts.
+"""Integers for ONNX files: weights as 8-bit or 4-bit integers, and the range of activations over sample texts.
 
 Nothing here knows of a graph. Weights come and go as (outputs, inputs), a scale for each output or block.
 """
@@ -25,20 +25,20 @@ def wide_block(inputs: int) -> int:
 
 
 def eight_bits_in_blocks(floats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric 8-bit numbers with a scale for each block of a row, as MatMulNBits packs them.
+    """Symmetric 8-bit integers with a scale for each block of a row, as MatMulNBits packs them.
 
     Args:
         floats: (outputs, inputs) float32; rows are padded to whole blocks of `wide_block(inputs)`.
 
     Returns:
-        uint8 (outputs, blocks, block), the numbers plus 128, and float32 scales (outputs, blocks).
+        uint8 (outputs, blocks, block), the integers plus 128, and float32 scales (outputs, blocks).
     """
     outputs, inputs = floats.shape
     block = wide_block(inputs)
     blocks = -(-inputs // block)
     padded = np.pad(floats, ((0, 0), (0, blocks * block - inputs)))
-    numbers, scales = by_row(padded.reshape(-1, block))
-    return (numbers.view(np.uint8) + 128).reshape(outputs, blocks, block), scales.reshape(outputs, blocks)
+    integers, scales = by_row(padded.reshape(-1, block))
+    return (integers.view(np.uint8) + 128).reshape(outputs, blocks, block), scales.reshape(outputs, blocks)
 
 
 def four_bits(floats: np.ndarray) -> Rounded:
@@ -56,8 +56,8 @@ def four_bits(floats: np.ndarray) -> Rounded:
     scales = np.empty((outputs, blocks), np.float32)
     for rows in chunks(floats):
         part = np.pad(floats[rows].astype(np.float32), ((0, 0), (0, blocks * GROUP - inputs)))
-        numbers, scales[rows] = _search(part.reshape(-1, blocks, GROUP))
-        integers[rows] = numbers.reshape(len(part), -1)[:, :inputs]
+        rounded, scales[rows] = _search(part.reshape(-1, blocks, GROUP))
+        integers[rows] = rounded.reshape(len(part), -1)[:, :inputs]
     return Rounded(integers, scales, GROUP)
 
 
@@ -65,7 +65,7 @@ def pack(rounded: Rounded) -> tuple[np.ndarray, np.ndarray]:
     """4-bit weights as MatMulNBits takes them.
 
     Returns:
-        uint8 (outputs, blocks, block / 2), two numbers plus 8 in a byte, the lower half first; and float32 scales
+        uint8 (outputs, blocks, block / 2), two integers plus 8 in a byte, the lower half first; and float32 scales
         (outputs, blocks). What fills the last block up is 0.
     """
     blocks = rounded.scales.shape[1]
@@ -77,24 +77,24 @@ def pack(rounded: Rounded) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _search(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For blocks (..., block) their numbers and scales (...)."""
+    """For blocks (..., block) their integers and scales (...)."""
     place = np.abs(blocks).argmax(-1)[..., None]
     largest = np.take_along_axis(blocks, place, -1)
     best = np.full(blocks.shape[:-1], -1, np.float32)
-    numbers = np.zeros(blocks.shape, np.float32)
+    integers = np.zeros(blocks.shape, np.float32)
     scales = np.zeros(blocks.shape[:-1], np.float32)
     for factor in TRIES:
         step = largest * (-factor / 8)
         tried = np.clip(np.rint(np.divide(blocks, step, out=np.zeros_like(blocks), where=step != 0)), -8, 7)
-        # With the scale that suits these numbers best, the squared error is what the block has, less `explained`.
+        # With the scale that suits these integers best, the squared error is what the block has, less `explained`.
         along, square = (blocks * tried).sum(-1), (tried * tried).sum(-1)
         explained = np.divide(along * along, square, out=np.zeros_like(along), where=square > 0)
         better = explained > best
         best = np.where(better, explained, best)
-        numbers[better] = tried[better]
+        integers[better] = tried[better]
         fitted = np.divide(along, square, out=np.zeros_like(along), where=square > 0)
         scales = np.where(better, fitted, scales)
-    return numbers.astype(np.int8), scales
+    return integers.astype(np.int8), scales
 
 
 @dataclass(slots=True)
