@@ -5,7 +5,6 @@ from paths import ROOT
 
 from edgebert.cli import support
 from edgebert.gate.parity import TOLERANCES
-from edgebert.models import MODELS
 from edgebert.quantization.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES, kept
 
 README = ROOT / "README.md"
