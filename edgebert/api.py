@@ -13,14 +13,16 @@ from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.checkpoints.trim import trim
 from edgebert.errors import BudgetMissed, InputError, MissingDependency, ParityFailed, Unsupported
 from edgebert.exporters import EXPORTERS
+from edgebert.exporters.provenance import origins
 from edgebert.files import new_folder, peak_memory
-from edgebert.gate import golden, parity, sensitivity
+from edgebert.gate import faithful, golden, parity, rounded, sensitivity
+from edgebert.gate.faithful import Made
 from edgebert.gate.sensitivity import Cost
 from edgebert.preflight import TASKS, Asked, check_pair, known, preflight
 from edgebert.profiling.gate import validate as validate_on_device
 from edgebert.profiling.profile import Profile, profile
 from edgebert.quantization.samples import load_samples
-from edgebert.report import Report
+from edgebert.report import Report, Tolerance
 from edgebert.runtimes import RUNTIMES, SUFFIXES
 from edgebert.runtimes.session import Facts
 
@@ -134,7 +136,12 @@ def export(
         report = None
         if validate:
             progress(f"compare with torch in the {target} runtime")
-            report = _gate(folder)
+            lowered = EXPORTERS[target].lower(source.model, how, fitting[-1], tuple(keep_float))
+            origin = origins(source.model, lowered)
+            made = Made(artifact.path, source.model, lowered, origin, artifact.lengths, artifact.dynamic)
+            proof, held = faithful.check(made, target)
+            report = _gate(folder, rounded.tolerance(made, held, answers, target, how))
+            report = replace(report, checks=(*proof, *report.checks))
             if not report.passed:
                 failed = [f"{check.name} ({check.detail})" for check in report.checks if not check.passed]
                 raise ParityFailed(f"{target} {recipe} does not say what torch says: {'; '.join(failed)}.", report)
@@ -225,12 +232,26 @@ def _check_delegated(manifest: Manifest, wanted: float | None) -> None:
         raise BudgetMissed(f"--min-delegated {wanted}: {told['text']}. Ask for less, or change what keeps it out.")
 
 
-def _gate(folder: Path) -> Report:
-    """Run the gate on a bundle, through the very session that an app's answers come from."""
+def _gate(folder: Path, tolerance: Tolerance | None = None) -> Report:
+    """Run the gate on a bundle, through the very session that an app's answers come from.
+
+    Args:
+        folder: the bundle.
+        tolerance: what is due; None takes what it was held to when it was exported.
+    """
     with open_bundle(folder) as opened:
         manifest = opened.manifest
         check_pair(manifest.target, manifest.recipe)
         answers = golden.load(folder / bundle.GOLDEN)
-        return parity.gate(
-            answers, opened.run, manifest.target, manifest.recipe, manifest.padding_invariant, manifest.vocab_size
-        )
+        due = tolerance or _due(manifest)
+        return parity.gate(answers, opened.run, due, manifest.padding_invariant, manifest.vocab_size)
+
+
+def _due(manifest: Manifest) -> Tolerance:
+    """What a bundle's file was held to at export; the table's row where it was not, or the manifest says nonsense."""
+    least = parity.TOLERANCES[manifest.target, manifest.recipe]
+    held = (manifest.parity or {}).get("tolerance", {})
+    found = held.get("min_sqnr_db") if isinstance(held, dict) else None
+    if not isinstance(found, int | float) or not found > least.min_sqnr_db:
+        return least
+    return replace(least, min_sqnr_db=float(found), reason=str(held.get("reason", least.reason)))

@@ -1,7 +1,8 @@
-"""One exporter a target: torch model in, file out. Each module has `missing`, `check` and `export`.
+"""One exporter a target: torch model in, file out. Each module has `missing`, `check`, `lower` and `export`.
 
 `missing() -> str | None` is the command that installs what the target needs. `check(model, recipe)` refuses before any
-work. `export(model, recipe, lengths, path, keep_float, samples) -> Artifact` writes the file: `keep_float` are patterns
+work. `lower(model, recipe, longest, keep_float) -> Model` is the model in the form that the file computes, in float.
+`export(model, recipe, lengths, path, keep_float, samples) -> Artifact` writes the file: `keep_float` are patterns
 of modules to leave in float (see `quantization/recipes.py`), `samples` the inputs that static scales are found on.
 Nothing heavy is imported before it is needed.
 """

@@ -36,6 +36,24 @@ class Weight:
 
 
 @dataclass(frozen=True, slots=True)
+class Constant:
+    """The numbers of one stored tensor.
+
+    Attributes:
+        name: as the exporter named it.
+        values: what the stored numbers stand for, float32.
+        step: how far apart neighbouring numbers are, of a shape that broadcasts against `values`; 0 for float32. It is
+            float16 where the file's scales are, and what was rounded to integers was half precision already.
+        bits: of a stored number.
+    """
+
+    name: str
+    values: np.ndarray
+    step: np.ndarray
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delegation:
     """What an accelerated backend takes over of a graph, and what it leaves to plain kernels.
 

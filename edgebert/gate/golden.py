@@ -7,6 +7,7 @@ further, random ids with random padding, and a row of [CLS] alone. A batch with 
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from edgebert.errors import InputError
 from edgebert.files import ASSETS
 from edgebert.models import Model
-from edgebert.models.signature import Arrays, limit_types
+from edgebert.models.signature import INPUTS, Arrays, limit_types
+from edgebert.runtimes.session import run_rows
 from edgebert.tokenizers.tokenizer import Tokenizer
 
 SENTENCES = ASSETS / "sentences.txt"
@@ -126,10 +128,25 @@ def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], se
 
 def answer(model: Model, inputs: Arrays) -> Arrays:
     """Torch's outputs for a batch, cut where they run over a vocabulary."""
+    return {key: np.ascontiguousarray(cut(value)) for key, value in _run(model, inputs).items()}
+
+
+def answer_rows(model: Model, inputs: Arrays, fixed: tuple[int, ...] = ()) -> Arrays:
+    """Torch's outputs row by row, as a file answers them: a rewritten model may take no more than one at a time.
+
+    Args:
+        model: any.
+        inputs: a batch (B, T).
+        fixed: lengths, ascending, to the smallest of which a row is padded; without any it is run as it comes.
+    """
+    return {
+        key: np.ascontiguousarray(cut(value)) for key, value in run_rows(inputs, fixed, partial(_run, model)).items()
+    }
+
+
+def _run(model: Model, inputs: Arrays) -> Arrays:
     with torch.no_grad():
-        outputs = model(**{key: torch.from_numpy(value) for key, value in inputs.items()})
-    arrays = {key: value.numpy() for key, value in outputs.items()}
-    return {key: np.ascontiguousarray(cut(value)) for key, value in arrays.items()}
+        return {key: value.numpy() for key, value in model(*(torch.from_numpy(inputs[n]) for n in INPUTS)).items()}
 
 
 def cut(output: np.ndarray) -> np.ndarray:

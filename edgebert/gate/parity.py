@@ -56,18 +56,16 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
 }
 
 
-def gate(golden: Golden, run: Run, target: str, recipe: str, padding_invariant: bool, vocabulary: int) -> Report:
+def gate(golden: Golden, run: Run, tolerance: Tolerance, padding_invariant: bool, vocabulary: int) -> Report:
     """Hold a file to torch's golden answers.
 
     Args:
         golden: inputs with torch's answers.
         run: runs the file; it is to refuse ids outside the vocabulary with InputError.
-        target: key of the table, with `recipe`.
-        recipe: key of the table, with `target`.
+        tolerance: what is due from this model in this recipe, or the table's row.
         padding_invariant: whether the model's definition answers the same when a sentence is padded further.
         vocabulary: size of the vocabulary.
     """
-    tolerance = TOLERANCES[target, recipe]
     actual = [_keep(run(batch.inputs)) for batch in golden.batches]
     outputs = {
         name: compare(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgebert.gate.golden import Batch, answer
 from edgebert.gate.parity import compare
+from edgebert.gate.rounded import round_input
 from edgebert.models import Model
 from edgebert.models.convbert import GroupedLinear
 from edgebert.quantization.gptq import GROUP
@@ -82,7 +83,7 @@ def _quantized(module: nn.Module, weight_bits: int, activation_bits: int) -> Ite
     else:
         weight.data = rounded.reshape(kept.shape)
     rounds_inputs = activation_bits <= 8 and not isinstance(module, nn.Embedding)
-    hook = module.register_forward_pre_hook(lambda _, inputs: (_round_input(inputs[0]),)) if rounds_inputs else None
+    hook = module.register_forward_pre_hook(lambda _, inputs: (round_input(inputs[0]),)) if rounds_inputs else None
     try:
         yield
     finally:
@@ -98,12 +99,3 @@ def _round_weight(weight: Tensor, bits: int) -> Tensor:
     scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / highest
     rounded: Tensor = (rows / scale).round() * scale
     return rounded.reshape(weight.shape)
-
-
-def _round_input(x: Tensor) -> Tensor:
-    """8 bits with one scale and zero point for a whole input, what the plainest of the runtimes does."""
-    low, high = x.min().clamp(max=0), x.max().clamp(min=0)
-    scale = ((high - low) / 255).clamp(min=1e-12)
-    zero = (-low / scale).round()
-    rounded: Tensor = ((x / scale + zero).round().clamp(0, 255) - zero) * scale
-    return rounded

@@ -84,7 +84,7 @@ def export(
         InputError: a static recipe has no samples, or the file cannot be written there.
         ConversionFailed: the converter gave up; the message names the log.
     """
-    lowered = lower(model, lengths[-1])
+    lowered = lower(model, recipe, lengths[-1])
     with common.contained("coreml", f"{model.family.name} for {model.task} in {recipe.name}"):
         # coremltools takes no more than one input of enumerated shapes below iOS 18, and int4 came with it.
         modern = len(lengths) > 1 or recipe.weight_bits == 4
@@ -105,7 +105,7 @@ def export(
     )
 
 
-def lower(model: Model, longest: int) -> Model:
+def lower(model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str] = ()) -> Model:
     """The exact rewrites this target gains from; parameters keep their names."""
     return lowering.channels_before_tokens(lowering.trim_positions(model, longest), longest)
 

@@ -74,15 +74,13 @@ def export(
     """
     longest = lengths[-1]
     with common.contained("executorch", f"{model.family.name} for {model.task} in {recipe.name}"), torch.no_grad():
-        lowered = lower(model, recipe, longest)
+        lowered = _for_all_tokens(model, recipe, longest)
         ranges = measure(lowered, samples, longest) if recipe.static else {}
         plan = Plan(recipe, tuple(keep_float), ranges)
         if recipe.weight_bits == 4 and samples:
             plan = replace(plan, rounded=gptq.round_weights(lowered, _groups(lowered, plan), samples, longest))
         # Only now, for samples tell more of the last layer's numbers by all their tokens.
-        lowered = lowering.first_token_only(lowered)
-        if recipe.weight_bits == 8 and not recipe.static:
-            lowered = lowering.query_inputs(lowered, lowering.SlicedLinears)
+        lowered = _for_the_first(lowered, recipe)
         content, stored = _convert(lowered, plan, longest)
         weights = by_origin(stored.items(), origins(model, lowered))
     with replaced(path) as beside:
@@ -98,8 +96,20 @@ def export(
     )
 
 
-def lower(model: Model, recipe: Recipe, longest: int) -> Model:
-    """The exact rewrites this target gains from; see edgebert/lowering for what each does."""
+def lower(model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str] = ()) -> Model:
+    """The exact rewrites this target gains from, as the file computes; see edgebert/lowering for what each does."""
+    return _for_the_first(_for_all_tokens(model, recipe, longest), recipe)
+
+
+def _for_the_first(lowered: Model, recipe: Recipe) -> Model:
+    """Without what no head reads."""
+    lowered = lowering.first_token_only(lowered)
+    by_row = recipe.weight_bits == 8 and not recipe.static
+    return lowering.query_inputs(lowered, lowering.SlicedLinears) if by_row else lowered
+
+
+def _for_all_tokens(model: Model, recipe: Recipe, longest: int) -> Model:
+    """The rewrites that leave the last layer its tokens."""
     # Linear layers give a scale to each token of each group; a convolution has one for all tokens. Where scales are
     # fixed beforehand, or there are none, that makes no difference, and a convolution is one node.
     by_token = recipe.quantized and not recipe.static

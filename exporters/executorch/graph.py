@@ -12,6 +12,7 @@ import numpy as np
 
 from edgebert.exporters.executorch.weights import Shape, Weights
 from edgebert.runtimes.executorch import flatbuffer
+from edgebert.runtimes.executorch.program import frame_graph
 
 # https://github.com/google/XNNPACK/blob/master/include/xnnpack.h
 EXTERNAL_INPUT, EXTERNAL_OUTPUT = 1, 2
@@ -69,22 +70,15 @@ class Graph:
         constants += [
             {"offset": 2**64 - 1, "size": self.constants[name].nbytes, "named_key": name} for name in self.names
         ]
-        graph = flatbuffer.write(
-            flatbuffer.delegate_schema(),
-            {
-                "version": "0",
-                "xnodes": self.nodes,
-                "xvalues": self.values,
-                "num_externs": len(self.inputs) + len(self.outputs),
-                "input_ids": self.inputs,
-                "output_ids": self.outputs,
-                "constant_data": constants,
-            },
-        )
-        size = -(-len(graph) // 16) * 16
-        fields = ((30, 2), (32, 4), (len(graph), 4), (32 + size, 4), (0, 8))
-        header = b"\0\0\0\0XH00" + b"".join(number.to_bytes(width, "little") for number, width in fields)
-        return header.ljust(32, b"\0") + graph.ljust(size, b"\0")
+        return frame_graph({
+            "version": "0",
+            "xnodes": self.nodes,
+            "xvalues": self.values,
+            "num_externs": len(self.inputs) + len(self.outputs),
+            "input_ids": self.inputs,
+            "output_ids": self.outputs,
+            "constant_data": constants,
+        })
 
     def constant(self, name: str, array: np.ndarray) -> int:
         """Keep an array under a name; gives its number. The same name again is the same array."""

@@ -15,7 +15,7 @@ from edgebert.exporters.executorch.translate import Feed
 from edgebert.exporters.executorch.weights import Shape, Weights
 from edgebert.models.signature import INPUTS
 from edgebert.runtimes.executorch import flatbuffer
-from edgebert.runtimes.executorch.program import SEAL, SEAL_KEY
+from edgebert.runtimes.executorch.program import SEAL, SEAL_KEY, frame_program
 
 SCALAR_TYPES = {"|i1": "CHAR", "<i4": "INT", "<i8": "LONG", "<f4": "FLOAT"}
 ALIGNMENT = 64
@@ -208,24 +208,14 @@ def _lay_out(plans: list[flatbuffer.Table], constants: dict[str, np.ndarray], gr
         segments.append((where[name], array.nbytes))
     named.append({"key": SEAL_KEY, "segment_index": len(segments)})
     segments.append((place(SEAL + bytes(32)), len(SEAL) + 32))
-    root = flatbuffer.write(
-        flatbuffer.program_schema(),
-        {
-            "version": 0,
-            "execution_plan": plans,
-            "constant_buffer": [],
-            "backend_delegate_data": [],
-            "segments": [{"offset": start, "size": size} for start, size in segments],
-            "constant_segment": {"segment_index": 0, "offsets": [0, *(where[name] for name in constants)]},
-            "named_data": named,
-        },
-    )
-    # The header stands between the flatbuffer's magic and its tables, which moves the root by the header's length.
-    header = 32
-    size = len(root) + header
-    base = -(-size // 128) * 128
-    first = int.from_bytes(root[:4], "little") + header
-    extended = b"eh00" + b"".join(n.to_bytes(w, "little") for n, w in ((32, 4), (size, 8), (base, 8), (end, 8)))
-    head = first.to_bytes(4, "little") + root[4:8] + extended + root[8:]
-    content = b"".join((head.ljust(base, b"\0"), *parts))[:-32]
+    root = {
+        "version": 0,
+        "execution_plan": plans,
+        "constant_buffer": [],
+        "backend_delegate_data": [],
+        "segments": [{"offset": start, "size": size} for start, size in segments],
+        "constant_segment": {"segment_index": 0, "offsets": [0, *(where[name] for name in constants)]},
+        "named_data": named,
+    }
+    content = frame_program(root, parts, end)[:-32]
     return content + hashlib.sha256(content).digest()

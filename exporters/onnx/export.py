@@ -20,8 +20,8 @@ from edgebert import lowering
 from edgebert.artifact import Artifact
 from edgebert.errors import ConversionFailed, InputError
 from edgebert.exporters import common
-from edgebert.exporters.onnx.names import name_weights, stored
 from edgebert.exporters.onnx.integers import activation_ranges
+from edgebert.exporters.onnx.names import name_weights, stored
 from edgebert.exporters.onnx.quantizer import Quantizer, bits_of
 from edgebert.exporters.onnx.rewrites import lower_graph
 from edgebert.exporters.provenance import by_origin, kept_float, origins
@@ -76,8 +76,8 @@ def export(
     """
     longest = lengths[-1]
     with common.contained("onnx", f"{model.family.name} for {model.task} in {recipe.name}"):
-        # torch takes a dimension of size 1 for a constant, so that the free axis reaches 2 at least.
-        lowered = lower(model, recipe, max(longest, 2))
+        lowered = lower(model, recipe, longest)
+        lowered = _halved(lowered) if recipe.weight_bits == 16 else lowered
         origin = origins(model, lowered)
 
         def kept(name: str) -> bool:
@@ -104,10 +104,11 @@ def export(
     )
 
 
-def lower(model: Model, recipe: Recipe, longest: int) -> Model:
-    """The exact rewrites this target gains from; see edgebert/lowering for what each does."""
-    # Rows that no length reaches are dead weight: 384 of 512 in a file for 128 tokens.
-    lowered = lowering.trim_positions(model, longest)
+def lower(model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str] = ()) -> Model:
+    """The exact rewrites this target gains from, in float32; see edgebert/lowering for what each does."""
+    # Rows that no length reaches are dead weight: 384 of 512 in a file for 128 tokens. torch takes a dimension of size
+    # 1 for a constant, so that the free axis reaches 2 at least.
+    lowered = lowering.trim_positions(model, max(longest, 2))
     if recipe.quantized:
         # A grouped convolution in int8 is 3 times slower than float on x86, and 2 times faster on a phone. Split into
         # linear layers it is quick on both: a Cortex-A76 needs the same instructions (0.672 G for 0.664 G,
@@ -121,9 +122,7 @@ def lower(model: Model, recipe: Recipe, longest: int) -> Model:
         # The scores come from a product in half precision, which a division would follow as an operator of its own.
         lowered = lowering.scale_keys(lowered)
     lowered = lowering.first_token_only(lowered)
-    if recipe.quantized:
-        lowered = lowering.query_inputs(lowered, lowering.SlicedLinears)
-    return _halved(lowered) if recipe.weight_bits == 16 else lowered
+    return lowering.query_inputs(lowered, lowering.SlicedLinears) if recipe.quantized else lowered
 
 
 def _rounded(model: Model, kept: Callable[[str], bool], samples: Samples) -> dict[str, gptq.Rounded]:

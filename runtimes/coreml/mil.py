@@ -221,17 +221,23 @@ def half(x: np.ndarray) -> np.ndarray:
 class Program:
     """A program ready to run: constants decoded and unpacked once, operators looked up and their parameters known."""
 
-    def __init__(self, package: Package) -> None:
+    def __init__(self, package: Package, unrounded: bool = False) -> None:
         """Read the program.
+
+        Args:
+            package: the package that it stands in.
+            unrounded: compute in float32 throughout: nothing is rounded to float16, and no activation to integers.
 
         Raises:
             InputError: it holds what is not known here.
         """
         self._path = package.path
+        self._unrounded = unrounded
+        self.packed: dict[str, Step] = {}  # name of an unpacked weight to the operator that unpacks it
         function, block = main_block(package)
         self.inputs = tuple(spec_of(named) for named in function.inputs)
         self._outputs = tuple(block.outputs)
-        self._constants: dict[str, Value] = {}
+        self.constants: dict[str, Value] = {}
         self._steps: list[Step] = []
         known = {spec.name for spec in self.inputs}
         for op in block.operations:
@@ -243,7 +249,8 @@ class Program:
             if step.kind == "const":
                 self._keep(step)
             elif step.kind.startswith("constexpr_"):
-                self._constants |= self._evaluate(step, self._constants)
+                self.constants |= self._evaluate(step, self.constants)
+                self.packed[step.outputs[0].name] = step
             else:
                 self._steps.append(step)
         if any(name not in known for name in self._outputs):
@@ -286,7 +293,7 @@ class Program:
         value, (declared,) = step.args["val"], step.outputs
         if value.dtype != declared.dtype or (value.dtype != "string" and value.array.shape != declared.shape):
             raise InputError(f"{step.name} is declared {declared.dtype} {declared.shape}, and is {value.dtype}.")
-        self._constants[declared.name] = value
+        self.constants[declared.name] = value
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Evaluate the program.
@@ -297,7 +304,7 @@ class Program:
         Raises:
             InputError: the inputs do not suit the program, or an operator its own inputs.
         """
-        env = dict(self._constants)
+        env = dict(self.constants)
         for spec in self.inputs:
             env[spec.name] = _declared(f"{self._path}: input", Value(spec.dtype, inputs[spec.name]), spec)
         for i, step in enumerate(self._steps):
@@ -309,6 +316,8 @@ class Program:
 
     def _evaluate(self, step: Step, env: Mapping[str, Value]) -> dict[str, Value]:
         """One operator's results, rounded to the declared types."""
+        if self._unrounded and step.kind in ("quantize", "dequantize"):
+            return {step.outputs[0].name: _resolve(step.args["input"], env)}
         values = {key: _resolve(arg, env) for key, arg in step.args.items()}
         floats = {v.dtype for key, value in values.items() if key not in APART
                   for v in (value if isinstance(value, list) else [value]) if v.dtype in FLOATS}  # fmt: skip
@@ -327,7 +336,7 @@ class Program:
         if len(results) != len(step.outputs):
             raise InputError(f"{step.name} gives {len(results)} values, and {len(step.outputs)} are declared.")
         return {
-            spec.name: _declared(step.name, Value(spec.dtype, np.asarray(array)), spec)
+            spec.name: _declared(step.name, Value(spec.dtype, np.asarray(array)), spec, self._unrounded)
             for spec, array in zip(step.outputs, results, strict=True)
         }
 
@@ -349,8 +358,8 @@ def _arrays(value: Value | Sequence[Value]) -> Any:
     return value.array if isinstance(value, Value) else [part.array for part in value]
 
 
-def _declared(where: str, value: Value, spec: Spec) -> Value:
-    """A result as the declared type, if it is of its kind and of the declared shape."""
+def _declared(where: str, value: Value, spec: Spec, unrounded: bool = False) -> Value:
+    """A result as the declared type, unless that would round it, if it is of its kind and of the declared shape."""
     array = value.array
     fits = array.ndim == len(spec.shape) and all(
         want in (-1, got) for want, got in zip(spec.shape, array.shape, strict=True)
@@ -361,4 +370,4 @@ def _declared(where: str, value: Value, spec: Spec) -> Value:
     if not kinds.get(array.dtype.kind, spec.dtype not in (*FLOATS, "bool")):
         raise InputError(f"{where}: {spec.name} is declared {spec.dtype} and comes out {array.dtype}.")
     array = array.astype(ARRAYS[spec.dtype], copy=False)
-    return Value(spec.dtype, half(array) if spec.dtype == "float16" else array)
+    return Value(spec.dtype, half(array) if spec.dtype == "float16" and not unrounded else array)

@@ -32,7 +32,7 @@ def unpack(data: np.ndarray, dtype: str, count: int) -> np.ndarray:
     return whole
 
 
-def _along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
+def along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
     """A scalar as it is; a vector along one axis of a tensor of this rank."""
     if values.ndim == 0:
         return values
@@ -43,7 +43,7 @@ def _along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _spread(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def spread(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """One value a block as one value an element; each axis is a whole number of blocks."""
     if values.ndim != len(shape) or any(v == 0 or n % v for n, v in zip(shape, values.shape, strict=True)):
         raise InputError(f"blocks of shape {values.shape} do not divide {shape}.")
@@ -63,10 +63,10 @@ def quantize(
     """`clip(round(input / scale) + zero_point)`, halves to the even neighbour."""
     if output_dtype not in LIMITS:
         raise InputError(f"quantize to {output_dtype!r} is not known.")
-    along = 0 if axis is None else int(axis)
-    whole = np.rint(input / _along(scale, along, input.ndim))
+    place = 0 if axis is None else int(axis)
+    whole = np.rint(input / along(scale, place, input.ndim))
     if zero_point is not None:
-        whole = whole + _along(zero_point, along, input.ndim)
+        whole = whole + along(zero_point, place, input.ndim)
     out: np.ndarray = np.clip(whole, *LIMITS[output_dtype]).astype(output_dtype)
     return out
 
@@ -75,11 +75,11 @@ def dequantize(
     input: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None = None, axis: np.ndarray | None = None
 ) -> np.ndarray:
     """`scale * (input - zero_point)`."""
-    along = 0 if axis is None else int(axis)
+    place = 0 if axis is None else int(axis)
     whole = input.astype(np.float32)
     if zero_point is not None:
-        whole -= _along(zero_point, along, input.ndim).astype(np.float32)
-    out: np.ndarray = whole * _along(scale, along, input.ndim)
+        whole -= along(zero_point, place, input.ndim).astype(np.float32)
+    out: np.ndarray = whole * along(scale, place, input.ndim)
     return out
 
 
@@ -98,8 +98,8 @@ def constexpr_blockwise_shift_scale(
     if offset is not None:
         if offset.shape != scale.shape:
             raise InputError(f"an offset of shape {offset.shape} for scales of {scale.shape}.")
-        whole -= _spread(offset, data.shape).astype(np.float32)
-    whole *= _spread(scale, data.shape)
+        whole -= spread(offset, data.shape).astype(np.float32)
+    whole *= spread(scale, data.shape)
     return whole
 
 
@@ -121,7 +121,7 @@ def constexpr_lut_to_dense(
     if lut.ndim != indices.ndim + 2 or lut.shape[-1] != 1:
         raise InputError(f"palettes of shape {lut.shape} for {indices.shape}: only those of single values are known.")
     tables = lut[..., 0].reshape(-1, lut.shape[-2])
-    which = _spread(np.arange(len(tables)).reshape(lut.shape[:-2]), indices.shape)
+    which = spread(np.arange(len(tables)).reshape(lut.shape[:-2]), indices.shape)
     return np.asarray(tables[np.broadcast_to(which, indices.shape), indices])
 
 

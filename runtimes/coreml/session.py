@@ -45,7 +45,7 @@ def open(path: Path, threads: int = 1) -> "CoremlSession":
         raise MissingDependency(f"{path.name} needs coremltools: {command}")
     opened = package.read(path)
     try:
-        return CoremlSession(opened, _facts(opened), threads)
+        return CoremlSession(opened, read_facts(opened), threads)
     except (ValueError, RecursionError) as error:  # text that is none, or blocks in blocks without end
         raise InputError(f"{path} is damaged ({type(error).__name__}): export it again.") from None
 
@@ -53,11 +53,11 @@ def open(path: Path, threads: int = 1) -> "CoremlSession":
 class CoremlSession:
     """One open .mlpackage. Its program is made ready when it is first run."""
 
-    def __init__(self, package: Package, facts: Facts, threads: int) -> None:
+    def __init__(self, package: Package, facts: Facts, threads: int, row: Any = None) -> None:
         self._package: Package | None = package
         self._facts = facts
         self._threads = threads
-        self._row: Any = None
+        self._row = row
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Answer a batch, row by row, at the smallest length that fits.
@@ -120,7 +120,7 @@ def _native(package: Package) -> Any:
     return row
 
 
-def _facts(package: Package) -> Facts:
+def read_facts(package: Package) -> Facts:
     """What a package says and holds."""
     description, kind = package.spec.description, package.spec.WhichOneof("Type")
     program = kind == "mlProgram"

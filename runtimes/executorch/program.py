@@ -87,13 +87,13 @@ def load(path: Path) -> tuple[bytes, Contents]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from error
     try:
-        return data, _File(memoryview(data)).contents()
+        return data, ProgramFile(memoryview(data)).contents()
     except Exception as error:  # broken offsets surface as any of a dozen kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: a damaged .pte file ({reason}); export it again.") from error
 
 
-class _File:
+class ProgramFile:
     """One file's program, with the places of its segments."""
 
     def __init__(self, data: memoryview) -> None:
@@ -133,6 +133,12 @@ class _File:
             raise flatbuffer.Damage(f"a segment ends at byte {start + entry['size']} of {len(self.data)}")
         return self.data[start : start + entry["size"]]
 
+    def array(self, tensor: flatbuffer.Table) -> np.ndarray:
+        """The numbers of a constant that plain kernels read."""
+        dtype, shape = np.dtype(_dtype(tensor)), tuple(map(int, tensor["sizes"]))
+        start = _at(self.offsets, tensor["data_buffer_idx"])
+        return np.frombuffer(self.constants, dtype, int(np.prod(shape)), start).reshape(shape)
+
     def contents(self) -> Contents:
         """Read everything that is told of the file."""
         plans = self.program["execution_plan"]
@@ -169,7 +175,7 @@ class _File:
 class _Method:
     """One method's values, calls and delegates."""
 
-    def __init__(self, file: _File, plan: flatbuffer.Table) -> None:
+    def __init__(self, file: ProgramFile, plan: flatbuffer.Table) -> None:
         self.file = file
         self.values = plan["values"] or []
         self.kernels: list[str] = []
@@ -347,6 +353,34 @@ class Delegate:
             taps = fields["kernel_height"] * fields["kernel_width"]
             return int(out * taps * (fields["group_input_channels"] if kind == "XNNConv2d" else 1))
         return 0
+
+
+def frame_program(program: flatbuffer.Table, segments: list[bytes], size: int) -> bytes:
+    """A file's bytes: a program's tables, with the header that tells where the segments behind them start.
+
+    Args:
+        program: what `flatbuffer.write` takes; its segments count from the first byte of `segments`.
+        segments: the bytes behind the tables, in pieces.
+        size: of the segments, without what only ends the file.
+    """
+    root = flatbuffer.write(flatbuffer.program_schema(), program)
+    # The header stands between the flatbuffer's magic and its tables, which moves the root by the header's length.
+    header = 32
+    end = len(root) + header
+    base = -(-end // 128) * 128
+    first = int.from_bytes(root[:4], "little") + header
+    extended = b"eh00" + b"".join(n.to_bytes(w, "little") for n, w in ((32, 4), (end, 8), (base, 8), (size, 8)))
+    head = first.to_bytes(4, "little") + root[4:8] + extended + root[8:]
+    return b"".join((head.ljust(base, b"\0"), *segments))
+
+
+def frame_graph(graph: flatbuffer.Table) -> bytes:
+    """The bytes that a delegate gets: XNNPACK's header and its graph, whose constants are looked up by name."""
+    tables = flatbuffer.write(flatbuffer.delegate_schema(), graph)
+    size = -(-len(tables) // 16) * 16
+    fields = ((30, 2), (32, 4), (len(tables), 4), (32 + size, 4), (0, 8))
+    header = b"\0\0\0\0XH00" + b"".join(number.to_bytes(width, "little") for number, width in fields)
+    return header.ljust(32, b"\0") + tables.ljust(size, b"\0")
 
 
 def _dtype(tensor: flatbuffer.Table) -> str:

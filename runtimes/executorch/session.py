@@ -59,6 +59,15 @@ def open(path: Path, threads: int = 1) -> "ExecutorchSession":
     return ExecutorchSession(path, len(data), checked, contents, threads)
 
 
+def load_bindings() -> Any:
+    """The runtime's Python side, with the kernels for 8-bit tables."""
+    import torch
+    from executorch.extension.pybindings import _portable_lib as bindings
+
+    torch.ops.load_library(_kernels())  # type: ignore[no-untyped-call]
+    return bindings
+
+
 # Sessions whose graphs are built.
 RUNNING: "weakref.WeakSet[ExecutorchSession]" = weakref.WeakSet()
 
@@ -122,10 +131,7 @@ class ExecutorchSession:
     def _loaded(self) -> Any:
         """The runtime's module, made at the first call."""
         if self._module is None:
-            import torch
-            from executorch.extension.pybindings import _portable_lib as bindings
-
-            torch.ops.load_library(_kernels())  # type: ignore[no-untyped-call]
+            bindings = load_bindings()
             if _stamp(self._path) != self._checked:
                 raise InputError(f"{self._path}: it has changed since it was opened; open it again.")
             try:

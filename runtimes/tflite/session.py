@@ -50,7 +50,7 @@ def open(path: Path, threads: int = 1) -> "TfliteSession":
     from ai_edge_litert.interpreter import Interpreter
 
     try:
-        with _hushed():
+        with hushed():
             interpreter = Interpreter(model_path=str(path), num_threads=threads)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path}: LiteRT does not open it: {first_line(error)}") from error
@@ -85,7 +85,7 @@ class TfliteSession:
         length = row["input_ids"].shape[1]
         first = length not in self._runners
         # The interpreter announces its delegate on standard error when it first allocates.
-        with _hushed() if first else nullcontext():
+        with hushed() if first else nullcontext():
             try:
                 if first:
                     self._runners[length] = self._interpreter.get_signature_runner(self._keys[length])
@@ -138,7 +138,7 @@ class TfliteSession:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            with _hushed():  # one of its own: after a run the session's does not allocate again
+            with hushed():  # one of its own: after a run the session's does not allocate again
                 interpreter = Interpreter(model_path=str(self._path))
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError):
@@ -163,7 +163,7 @@ def _allocated(interpreter: Any, tensor: int) -> bool:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def hushed() -> Iterator[None]:
     """Keep what C++ writes to standard error from the terminal; errors come as exceptions."""
     sys.stderr.flush()
     kept = os.dup(2)

@@ -67,7 +67,7 @@ class Runtime:
 
 
 def judge(answers: Golden, run: Runtime, recipe: str = "fp32") -> Report:
-    return parity.gate(answers, run, "tflite", recipe, run.model.family.padding_invariant, VOCABULARY)
+    return parity.gate(answers, run, TOLERANCES["tflite", recipe], run.model.family.padding_invariant, VOCABULARY)
 
 
 @pytest.mark.parametrize(("name", "task"), [(name, task) for name in MODELS for task in MODELS[name].heads])
@@ -149,7 +149,7 @@ def test_another_shape_is_no_close_answer(model: Model, answers: Golden) -> None
         return {key: value[:, :2] for key, value in Runtime(model)(inputs).items()}
 
     with pytest.raises(InputError, match="not the same model"):
-        parity.gate(answers, run, "tflite", "fp32", True, VOCABULARY)
+        parity.gate(answers, run, FLOAT, True, VOCABULARY)
 
 
 def test_golden_comes_back_from_its_file(tmp_path: Path, answers: Golden) -> None:

@@ -191,7 +191,7 @@ def gated(model: Model, path: Path, recipe: str) -> parity.Report:
     """The gate's report on a package."""
     session = runtime.open(path)
     answers = golden.make(model, None, LENGTHS)
-    return parity.gate(answers, session.run, "coreml", recipe, model.family.padding_invariant, 120)
+    return parity.gate(answers, session.run, parity.TOLERANCES["coreml", recipe], model.family.padding_invariant, 120)
 
 
 @pytest.mark.parity

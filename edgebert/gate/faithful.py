@@ -1,0 +1,118 @@
+"""Is a file the model, weight by weight and operator by operator? Asked at export, with the torch model at hand.
+
+Rounding to 8 bits hides errors that are as small as it: a bias that was left out, a mask that one layer lacks. So the
+file's graph is also run as it stands but without rounding, and held to torch with the file's own numbers for weights:
+what is left between the two is the order of sums. Three steps lead from the model to the file, each held alone:
+
+1. rewrites: torch's rewritten model answers what the model answers;
+2. numbers: every stored number is the rewritten model's, within half a step of its scale;
+3. graph: the file without rounding answers what the rewritten model with these numbers answers.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgebert.errors import EdgebertError
+from edgebert.gate import stored
+from edgebert.gate.golden import answer_rows, cut
+from edgebert.gate.parity import FLOAT, compare
+from edgebert.gate.stored import Held
+from edgebert.models import Model
+from edgebert.models.signature import Arrays, limit_types
+from edgebert.report import Check, Tolerance
+from edgebert.runtimes import UNROUNDED
+from edgebert.runtimes.session import Session
+
+# Numbers that a graph multiplies by, such as attention's one over a root, are rounded where it computes in half.
+HALF_SCALARS = Tolerance(60.0, 1.0, "scalars in half precision; seen 87 to 103 dB, float32 125 to 136")
+# Lengths below the shortest that a file is exported for: odd ones, and one token alone.
+SHORT = (1, 2, 3, 7, 13, 29)
+ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file with all that is known of how it was made.
+
+    Attributes:
+        path: the file.
+        model: the torch model that it was made of.
+        lowered: the same in the form that the file computes, float32.
+        origin: each parameter of that form to those of the model that it is made of.
+        lengths: of the file, ascending.
+        dynamic: whether every length below is served as it comes.
+    """
+
+    path: Path
+    model: Model
+    lowered: Model
+    origin: Mapping[str, tuple[str, ...]]
+    lengths: tuple[int, ...]
+    dynamic: bool
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """The lengths that rows are padded to."""
+        return () if self.dynamic else self.lengths
+
+
+def check(made: Made, target: str) -> tuple[tuple[Check, ...], Held]:
+    """Hold a file to the model that it was made of.
+
+    Returns:
+        The checks, and the file's numbers.
+    """
+    constants = list(UNROUNDED[target].constants(made.path))
+    held = stored.hold(made.lowered, made.origin, constants)
+    carrying = stored.carrying(made.lowered, held.values)
+    halved = any(constant.bits == 16 and constant.values.size == 1 for constant in constants)
+    probes = list(_probes(made.model.config, made.lengths))
+    plain, rewritten, wanted = (
+        [answer_rows(model, probe, made.fixed) for probe in probes] for model in (made.model, made.lowered, carrying)
+    )
+    checks = [_same("rewrites are exact", probes, plain, rewritten, FLOAT), held.check()]
+    for form in UNROUNDED[target].open_unrounded(made.path):
+        checks.append(_graph(form, probes, wanted, HALF_SCALARS if halved else FLOAT))
+    return tuple(checks), held
+
+
+def _graph(form: Session, probes: list[Arrays], wanted: list[Arrays], tolerance: Tolerance) -> Check:
+    """Whether the file's graph, without rounding, is the model's."""
+    name = "the graph without rounding is torch's"
+    try:
+        got = [{key: cut(value) for key, value in form.run(probe).items()} for probe in probes]
+    except EdgebertError as error:
+        return Check(name, False, str(error))
+    return _same(name, probes, wanted, got, tolerance)
+
+
+def _same(name: str, probes: list[Arrays], wanted: list[Arrays], got: list[Arrays], tolerance: Tolerance) -> Check:
+    """Whether answers are the same but for the order of sums, at each length for itself."""
+    worst, where = math.inf, "every output"
+    for probe, one, other in zip(probes, wanted, got, strict=True):
+        tokens = probe["input_ids"].shape[1]
+        if set(one) != set(other) or any(one[key].shape != other[key].shape for key in one):
+            return Check(name, False, f"at {tokens} tokens its outputs are others")
+        for key in one:
+            found = compare([one[key]], [other[key]], [probe["attention_mask"]], key, tolerance).sqnr_db
+            if not found >= worst:
+                worst, where = found, f"{key} at {tokens} tokens"
+    least = "equal" if math.isinf(worst) else f"{worst:.0f} dB at least"
+    detail = f"{least}, {where} (at least {tolerance.min_sqnr_db:.0f}), at {len(probes)} lengths"
+    return Check(name, worst >= tolerance.min_sqnr_db, detail)
+
+
+def _probes(config: object, lengths: Sequence[int]) -> Iterator[Arrays]:
+    """For each length a full row, one that is padded from some place on, and one of two types; ids go on and on."""
+    vocabulary, types = int(config.vocab_size), int(config.type_vocab_size)  # type: ignore[attr-defined]
+    rng = np.random.default_rng(1)
+    for length in (*(short for short in SHORT if short < lengths[0]), *lengths):
+        ids = rng.integers(0, vocabulary, (ROWS, length), dtype=np.int32)
+        mask, kinds = np.ones_like(ids), np.zeros_like(ids)
+        mask[1, length // 2 + 1 :] = 0
+        kinds[2, length // 2 :] = 1
+        yield limit_types({"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}, types)

@@ -1,0 +1,100 @@
+"""What torch answers with the file's own weights and activations rounded as the runtime rounds them: what is due.
+
+How far 8 bits take a model from itself is the model's own: 24 dB for one and 37 for another. A right file is as far as
+torch with the same rounding, so that is what it is held to.
+"""
+
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from edgebert.gate.faithful import Made
+from edgebert.gate.golden import Golden, answer_rows
+from edgebert.gate.parity import TOLERANCES, compare
+from edgebert.gate.stored import Held, carrying
+from edgebert.models import Model
+from edgebert.models.signature import Arrays
+from edgebert.quantization.recipes import Recipe
+from edgebert.report import Tolerance
+
+# What a file may be below torch with the same rounding, in decibel.
+EXACT = 1.0, "weights alone are rounded, and the arithmetic is float"
+AS_THEY_COME = 4.0, "where a sum falls on the edge between two steps it goes either way, and layers after it follow"
+BEFOREHAND = 10.0, "scales from sample texts cut off what those did not reach, torch's here are each input's own"
+# Targets whose products take a scale for each row as it comes, see `parity.PER_TOKEN`; others one for a whole input.
+BY_ROW = ("executorch", "tflite")
+
+
+def tolerance(made: Made, held: Held, golden: Golden, target: str, recipe: Recipe) -> Tolerance:
+    """What is due from a file: not less than its table's row, and not much less than torch with its rounding.
+
+    Args:
+        made: the file and its model.
+        held: the file's numbers.
+        golden: inputs with the model's answers in float.
+        target: key of the table.
+        recipe: the file's.
+    """
+    least = TOLERANCES[target, recipe.name]
+    if not recipe.quantized:
+        return least
+    rounds = recipe.activation_bits == 8
+    margin, reason = (BEFOREHAND if recipe.static else AS_THEY_COME) if rounds else EXACT
+    packed = held.packed if rounds else set[str]()
+    by_row = target in BY_ROW and not recipe.static
+    model = carrying(made.lowered, held.values)
+    told = answers(model, [batch.inputs for batch in golden.batches], packed, by_row, made.fixed)
+    masks = [batch.inputs["attention_mask"] for batch in golden.batches]
+    reached = min(
+        compare(
+            [batch.expected[name] for batch in golden.batches], [one[name] for one in told], masks, name, least
+        ).sqnr_db
+        for name in golden.batches[0].expected
+    )
+    if not reached - margin > least.min_sqnr_db:
+        return least
+    return Tolerance(
+        reached - margin, least.min_label_agreement,
+        f"torch with this rounding reaches {reached:.1f} dB; {margin:.0f} less, for {reason}",
+    )  # fmt: skip
+
+
+def answers(model: Model, inputs: list[Arrays], packed: Set[str], by_row: bool, fixed: tuple[int, ...]) -> list[Arrays]:
+    """Torch's answers to batches, with the inputs of some layers rounded to 8 bits.
+
+    Args:
+        model: the rewritten model with the file's numbers for weights.
+        inputs: batches (B, T); each row is run by itself.
+        packed: names of the weights that the file has as integers; layers with these round their inputs.
+        by_row: each row of a linear layer's input has a scale, and each entry of a convolution's; else all have one.
+        fixed: lengths that rows are padded to; none where they come as they are.
+    """
+    with _rounding(model, packed, by_row):
+        return [answer_rows(model, one, fixed) for one in inputs]
+
+
+@contextmanager
+def _rounding(model: Model, packed: Set[str], by_row: bool) -> Iterator[None]:
+    """Round what enters the products whose weights are integers; a depthwise convolution multiplies floats."""
+    hooks = []
+    for name, module in model.named_modules(remove_duplicate=False):
+        product = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+        if product and f"{name}.weight" in packed:
+            axes = None if not by_row else (-1,) if isinstance(module, nn.Linear) else (1, 2, 3)
+            hooks.append(module.register_forward_pre_hook(lambda _, given, axes=axes: (round_input(given[0], axes),)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def round_input(x: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
+    """8 bits with a scale and a zero point for all numbers along some axes, or for a whole input."""
+    axes = tuple(range(x.dim())) if axes is None else axes
+    low, high = x.amin(axes, keepdim=True).clamp(max=0), x.amax(axes, keepdim=True).clamp(min=0)
+    scale = ((high - low) / 255).clamp(min=1e-12)
+    zero = (-low / scale).round()
+    rounded: Tensor = ((x / scale + zero).round().clamp(0, 255) - zero) * scale
+    return rounded
