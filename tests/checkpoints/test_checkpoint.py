@@ -207,7 +207,7 @@ DAMAGES = {
     ),
     "pickle with code": (
         lambda f: replace_weights(f, "pytorch_model.bin", pickle.dumps({"x": Boom(f / "owned")})),
-        "more than tensors in it and is not opened",
+        "no file that torch.save wrote, and is not opened",
     ),
     "torch file with code": (
         lambda f: replace_weights(f, "pytorch_model.bin", torch_file({"x": Boom(f / "owned")})),
@@ -223,7 +223,7 @@ DAMAGES = {
     ),
     "truncated h5": (
         lambda f: replace_weights(f, "tf_model.h5", half(H5.read_bytes())),
-        "damaged or no HDF5 file",
+        "tf_model.h5 is damaged",
     ),
     "index leads outside": (index_outside, "outside.safetensors, which is not in the folder"),
     "index without map": (lambda f: replace_weights(f, INDEX, b"{}"), "has no weight_map"),
