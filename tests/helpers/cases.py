@@ -116,7 +116,7 @@ REFUSED_FOLDERS = [
     ({"vocab_txt": BERT, "tokenizer_config_json": '{"a": '}, "is not JSON: Expecting value"),
     ({"vocab_txt": BERT, "special_tokens_map_json": b"\xff"}, "is not JSON: .*codec can't decode"),
     ({"vocab_txt": BERT, "tokenizer_config_json": "[]"}, "holds a list; a JSON object is needed"),
-    ({"vocab_txt": BERT, "tokenizer_config": {"cls_token": 5}}, "cls_token is 5; text or .* belongs there"),
+    ({"vocab_txt": BERT, "tokenizer_config": {"cls_token": 5}}, "cls_token is 5; a text or .* belongs there"),
     ({"vocab_txt": BERT, "tokenizer_config": {"do_lower_case": "yes"}}, "do_lower_case is 'yes'; true or false"),
     ({"vocab_txt": BERT, "tokenizer_config": {"truncation_side": "left"}}, "'left'; edgebert has only 'right'"),
     ({"vocab_txt": BERT, "tokenizer_config": {"split_special_tokens": True}}, "split_special_tokens True"),
