@@ -132,7 +132,8 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not JSON: {error}; copy it again.") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds a {type(value).__name__}; a JSON object is needed.")
-    level, depth = [value], 0
+    level: list[Any] = [value]
+    depth = 0
     while level := [
         inner
         for outer in level

@@ -4,6 +4,7 @@ A traceback of any other kind fails the test, as does what takes longer than SEC
 """
 
 import contextlib
+import copy
 import io
 import json
 import random
@@ -145,14 +146,14 @@ def restructured(content: bytes, rng: random.Random) -> bytes:
             holder = holder[key]
         how = rng.randrange(8)
         if how < 4:
-            holder[path[-1]] = rng.choice((*VALUES, *RAW))
+            holder[path[-1]] = copy.deepcopy(rng.choice((*VALUES, *RAW)))
         elif how == 4:
             del holder[path[-1]]
         elif how == 5:
             holder[path[-1]] = rng.choice(([holder[path[-1]]] * 2, {"a": holder[path[-1]]}, [[holder[path[-1]]]]))
         elif isinstance(holder, dict):
             name = rng.choice(("x", "", "0", "é\n\x1b[31m", "type", "{}", path[-1].upper(), *holder))
-            holder[name] = holder.pop(path[-1]) if how == 6 else rng.choice(VALUES)
+            holder[name] = holder.pop(path[-1]) if how == 6 else copy.deepcopy(rng.choice(VALUES))
         else:
             holder.append(holder[path[-1]])
     text = json.dumps(value, ensure_ascii=rng.random() < 0.5)

@@ -232,7 +232,7 @@ def _fits(value: object, kind: Any) -> bool:
 
 def _check_model(manifest: Manifest, path: Path) -> None:
     """Raise InputError unless the manifest speaks of a model that this edgebert has."""
-    family, labels = MODELS.get(manifest.family), manifest.config.get("labels")
+    family, labels = MODELS.get(manifest.family), manifest.config.get("labels", [])
     if family is None or manifest.task not in family.heads:
         raise InputError(f"{path}: no {manifest.family} for {manifest.task} is known here: export the bundle again.")
     if set(manifest.config) != {field.name for field in fields(family.config)} or not _fits(labels, list[str]):

@@ -81,7 +81,7 @@ def _look_through(file: IO[bytes], path: Path) -> None:
         if code.name == "GLOBAL" and not _known(str(argument)):
             raise _more(path)
         if code.name in PUTS and top_is_tuple:
-            kept.add(int(argument))
+            kept.add(int(argument or 0))
         # A tuple that is taken up again and again is one that takes for ever to hash.
         if code.name in GETS and argument in kept:
             raise _more(path)

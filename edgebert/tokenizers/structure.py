@@ -114,7 +114,10 @@ def _check_template(step: Mapping[str, Any]) -> None:
     tokens = step.get("special_tokens")
     for part in (*_list(step.get("single"), "single"), *_list(step.get("pair"), "pair")):
         special = part.get("SpecialToken") if isinstance(part, dict) else None
-        if special is not None and (not isinstance(tokens, dict) or _mapping(special).get("id") not in tokens):
+        if special is None:
+            continue
+        token = _text(_mapping(special).get("id"), "template's token")
+        if token not in _mapping(tokens):
             raise ValueError(f"its template has the token {special!r:.80}, which its special_tokens lack")
 
 
