@@ -2,11 +2,24 @@
 
 from edgebert.report import Report
 
+# Characters of a message that are kept from its beginning and from its end, where it says what to do.
+HEAD, TAIL = 3000, 500
+
 
 class EdgebertError(Exception):
     """What came, what is allowed, and what to do next, in one line."""
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    """A message that stays one line of a terminal whatever a file's names and values put into it."""
+    if len(message) > HEAD + TAIL:
+        message = f"{message[:HEAD]} [...] {message[-TAIL:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
 
 
 class InputError(EdgebertError):

@@ -1,18 +1,170 @@
-"""Folders that appear whole or not at all, and what a file's bytes hash to."""
+"""Files read within limits, folders that appear whole or not at all, and what a file's bytes hash to."""
 
 import hashlib
+import json
+import math
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from edgebert.errors import InputError
 
 # The embedded model, and texts of this project's own.
 ASSETS = Path(__file__).parent / "assets"
+
+# A config or a manifest has some kilobytes; a million labels fit into this.
+JSON_BYTES = 16 << 20
+# Of a JSON file: how deep the deepest that is read here nests is 8, and the longest number has 31 digits (1e30).
+DEPTH, DIGITS = 50, 40
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file stands there; `Path.is_file` with the answer to what it raises.
+
+    Raises:
+        InputError: the system does not tell, for want of permission above all.
+    """
+    found = _status(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder stands there.
+
+    Raises:
+        InputError: the system does not tell.
+    """
+    found = _status(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def check_file(path: Path, limit: int) -> int:
+    """See that a library may be given a file to read: pipes and devices would keep it for ever.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        InputError: there is no regular file, it cannot be read, or it has more than `limit` bytes.
+    """
+    found = _status(path)
+    if found is None:
+        raise InputError(f"{path.parent} has no {path.name}: give a folder that holds one.")
+    if not stat.S_ISREG(found.st_mode):
+        kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"
+        raise InputError(f"{path} is a {kind}; a file is needed.")
+    _check_size(path, found.st_size, limit)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    return found.st_size
+
+
+def _check_size(path: Path, size: int, limit: int) -> None:
+    if size > limit:
+        raise InputError(
+            f"{path} has {size:,} bytes or more; at most {limit:,} are read of such a file: is it the right one?"
+        )
+
+
+def read(path: Path, limit: int) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        InputError: as `check_file`.
+    """
+    check_file(path, limit)
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)  # a file of /proc has more than it says
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    _check_size(path, len(content), limit)
+    return content
+
+
+def read_json(path: Path, limit: int = JSON_BYTES) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        InputError: as `read` and `parse_json`.
+    """
+    return parse_json(read(path, limit), path)
+
+
+def parse_json(content: bytes, path: Path) -> dict[str, Any]:
+    """A JSON object, strictly: what parsers take differently, or cannot all hold, is refused.
+
+    Args:
+        content: UTF-8 without a byte order mark.
+        path: where it came from, for messages.
+
+    Raises:
+        InputError: it is no JSON object, names a key twice, nests deeper than DEPTH, or has a number with more than
+            DIGITS digits or beyond a float's range, or half a surrogate pair.
+    """
+    try:
+        text = content.decode("utf-8")
+        value = json.loads(
+            text, object_pairs_hook=_each_once, parse_constant=_finite, parse_float=_finite, parse_int=_whole
+        )
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise InputError(f"{path} nests too deep for what it is; at most {DEPTH} levels are read.") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}; copy it again.") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a {type(value).__name__}; a JSON object is needed.")
+    level: list[Any] = [value]
+    depth = 0
+    while level := [
+        inner
+        for outer in level
+        for inner in (outer.values() if isinstance(outer, dict) else outer)
+        if isinstance(inner, dict | list)
+    ]:
+        depth += 1
+        if depth > DEPTH:
+            raise InputError(f"{path} nests too deep for what it is; at most {DEPTH} levels are read.")
+    return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen = set[str]()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r:.80} comes twice")
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text:.40} is not a finite number")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"a number has {len(text)} digits, and {text[:10]}... is none that belongs here")
+    return int(text)
 
 
 @contextmanager

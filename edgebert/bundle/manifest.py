@@ -6,14 +6,20 @@ inputs with torch's answers. The folder appears whole or not at all.
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
-from edgebert.checkpoints.read import read_json
-from edgebert.errors import InputError
-from edgebert.files import sha256
+from edgebert.errors import EdgebertError, InputError
+from edgebert.files import JSON_BYTES, check_file, is_file, parse_json, sha256
+from edgebert.files import read as read_file
+from edgebert.models import MODELS
+from edgebert.models.config import LARGEST
+from edgebert.quantization.sizes import Touched
+from edgebert.runtimes.session import Spec
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
@@ -21,8 +27,6 @@ TOKENIZER = "tokenizer.json"
 FORMAT = "edgebert-bundle"
 VERSION = 2
 SEAL, BLANK = "sha256", "0" * 64
-# Fields that may be null, and their type where they are not.
-NULLABLE: dict[str, type] = {"parity": dict, "peak_memory_bytes": int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,50 @@ class Manifest:
         (folder / MANIFEST).write_bytes(sealed(asdict(self)))
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What is said of a file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Delegated:
+    """What is read of a delegation."""
+
+    share: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """What is said of the graph."""
+
+    nodes: int
+    ops: dict[str, int]
+    weight_bytes: dict[str, int]
+    delegation: _Delegated | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What is read of the gate's report."""
+
+    passed: bool
+
+
+# Fields whose objects have to have more than their type says.
+INSIDE: Mapping[str, Any] = {
+    "inputs": list[Spec],
+    "outputs": list[Spec],
+    "modules": list[Touched],
+    "files": dict[str, _File],
+    "graph": _Graph,
+    "parity": _Verdict | None,
+}
+
+
 def sealed(raw: Mapping[str, Any]) -> bytes:
     """The manifest's JSON, led by the sha256 of itself with zeros in that place: it vouches for all other files."""
     content = json.dumps({SEAL: BLANK, **raw}, indent=2, ensure_ascii=False).encode() + b"\n"
@@ -119,16 +167,17 @@ def read(folder: str | Path) -> Manifest:
         InputError: the folder is no bundle, a later version's, or damaged; the message says which.
     """
     folder = Path(folder)
-    if not (folder / MANIFEST).is_file():
+    if not is_file(folder / MANIFEST):
         raise InputError(f"{folder} is no bundle: it has no {MANIFEST}. Make one with edgebert export --out {folder}.")
-    raw = read_json(folder / MANIFEST)
+    content = read_file(folder / MANIFEST, JSON_BYTES)
+    raw = parse_json(content, folder / MANIFEST)
     if raw.get("format") != FORMAT:
         raise InputError(
-            f"{folder / MANIFEST}: format={raw.get('format')!r}, not {FORMAT!r}: this is no bundle's manifest."
+            f"{folder / MANIFEST}: format={raw.get('format')!r:.80}, not {FORMAT!r}: this is no bundle's manifest."
         )
     if raw.get("version") != VERSION:
         raise InputError(
-            f"{folder / MANIFEST}: version {raw.get('version')!r}; this edgebert reads {VERSION}: "
+            f"{folder / MANIFEST}: version {raw.get('version')!r:.80}; this edgebert reads {VERSION}: "
             "export the bundle again."
         )
     said = raw.pop(SEAL, None)
@@ -138,7 +187,6 @@ def read(folder: str | Path) -> Manifest:
     for name in (manifest.model_file, GOLDEN):
         if not any(file == name or file.startswith(f"{name}/") for file in manifest.files):
             raise InputError(f"{folder / MANIFEST} does not list {name}: export the bundle again.")
-    content = (folder / MANIFEST).read_bytes()
     blank = content.replace(str(said).encode(), BLANK.encode(), 1)
     if said != hashlib.sha256(blank).hexdigest():
         raise InputError(f"{folder / MANIFEST} is damaged or was edited: export or copy the bundle again.")
@@ -152,26 +200,61 @@ def _typed(raw: dict[str, Any], path: Path) -> Manifest:
         odd = sorted(set(raw) ^ set(kinds))
         raise InputError(f"{path}: {', '.join(odd)} missing or unknown: export the bundle again.")
     for name, kind in kinds.items():
-        if name in NULLABLE and raw[name] is None:
-            continue
-        plain = NULLABLE.get(name) or getattr(kind, "__origin__", None) or kind
-        if type(raw[name]) is not plain:
-            raise InputError(
-                f"{path}: {name} is a {type(raw[name]).__name__}; {plain.__name__} is needed: export again."
-            )
+        if not _fits(raw[name], kind):
+            wanted = str(getattr(kind, "__name__", kind)) if kind in (str, int, bool) else str(kind)
+            raise InputError(f"{path}: {name} is a {type(raw[name]).__name__}; {wanted} is needed: export again.")
+    for name, kind in INSIDE.items():
+        if not _fits(raw[name], kind):
+            raise InputError(f"{path}: {name} does not hold what belongs there: export the bundle again.")
     lengths = raw["lengths"]
-    if not lengths or any(type(n) is not int or n < 1 for n in lengths) or lengths != sorted(set(lengths)):
+    if not lengths or lengths != sorted(set(lengths)) or not 0 < lengths[0] <= lengths[-1] <= LARGEST:
         raise InputError(f"{path}: lengths={lengths}; ascending positive integers are needed: export the bundle again.")
-    return Manifest(**raw)
+    manifest = Manifest(**raw)
+    _check_model(manifest, path)
+    return manifest
 
 
-def _verify(folder: Path, name: str, said: Any) -> None:
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value from JSON is of a type; an object is of a dataclass when it has the fields of one."""
+    inner = get_args(kind)
+    if isinstance(kind, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if is_dataclass(kind):
+        return isinstance(value, dict) and all(
+            field.name in value and _fits(value[field.name], field.type) for field in fields(kind)
+        )
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
+    if get_origin(kind) in (list, tuple):
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    return kind is Any or type(value) is kind
+
+
+def _check_model(manifest: Manifest, path: Path) -> None:
+    """Raise InputError unless the manifest speaks of a model that this edgebert has."""
+    family, labels = MODELS.get(manifest.family), manifest.config.get("labels", [])
+    if family is None or manifest.task not in family.heads:
+        raise InputError(f"{path}: no {manifest.family} for {manifest.task} is known here: export the bundle again.")
+    if set(manifest.config) != {field.name for field in fields(family.config)} or not _fits(labels, list[str]):
+        raise InputError(f"{path}: config does not hold what a {manifest.family}'s does: export the bundle again.")
+    stated = manifest.config | {"id2label": {str(i): label for i, label in enumerate(labels)}}
+    try:
+        config = family.config.from_hf({name: value for name, value in stated.items() if name != "labels"})
+    except EdgebertError as error:
+        raise InputError(f"{path}: {error}") from None
+    named = list(config.labels) if "classification" in manifest.task else []
+    if manifest.vocab_size != config.vocab_size or manifest.labels != named or not 0 <= manifest.pad_id < LARGEST:
+        raise InputError(f"{path}: vocab_size, pad_id or labels are not its config's: export the bundle again.")
+
+
+def _verify(folder: Path, name: str, said: dict[str, Any]) -> None:
     """Hold one file to its entry in the manifest."""
     path = folder / name
     below = PurePosixPath(name)
-    if below.is_absolute() or ".." in below.parts or not isinstance(said, dict):
+    # Written in its one way: a file with a thousand names would be hashed a thousand times.
+    if below.is_absolute() or ".." in below.parts or below.as_posix() != name:
         raise InputError(f"{folder / MANIFEST}: {name!r} is not a file's entry: export the bundle again.")
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{folder} has no {name}, which its manifest lists: copy the whole folder, or export again.")
-    if path.stat().st_size != said.get("bytes") or sha256(path) != said.get("sha256"):
+    if check_file(path, sys.maxsize) != said["bytes"] or sha256(path) != said["sha256"]:
         raise InputError(f"{path} is not the file that was exported (its sha256 differs): export the bundle again.")

@@ -12,13 +12,21 @@ from edgebert import bundle
 from edgebert.bundle.generate import Generated, greedy
 from edgebert.bundle.manifest import Manifest
 from edgebert.errors import InputError, MissingDependency
-from edgebert.models.signature import Arrays, limit_types
+from edgebert.models.signature import Arrays, check_ids, limit_types
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.session import Session
 from edgebert.tokenizers import tokenizer
 from edgebert.tokenizers.tokenizer import Encoding, Tokenizer
 
 TOP = 5
+
+# What answers are made of, and its rank, where that is not `logits` for each token.
+OUTPUTS = {
+    "base": {"last_hidden_state": 3},
+    "sequence-classification": {"logits": 2},
+    "multiple-choice": {"logits": 2},
+    "question-answering": {"start_logits": 2, "end_logits": 2},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +53,7 @@ class Bundle:
         Raises:
             InputError: names, shapes or dtypes are wrong, T is too long, or an id is outside the vocabulary.
         """
-        ids = np.asarray(inputs.get("input_ids", ()))
-        if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= self.manifest.vocab_size):
-            raise InputError(
-                f"input_ids from {ids.min()} to {ids.max()}, but the vocabulary has ids 0 to "
-                f"{self.manifest.vocab_size - 1}: use the bundle's own tokenizer."
-            )
+        check_ids(inputs, self.manifest.vocab_size)
         return self.session.run(inputs)
 
     def predict(self, text: str, *pairs: str) -> dict[str, Any]:
@@ -80,7 +83,17 @@ class Bundle:
         length = needed if self.manifest.dynamic else next(n for n in self.manifest.lengths if n >= needed)
         types = self.manifest.config.get("type_vocab_size", 1)  # a config without the field has no token types
         outputs = self.run(limit_types(self.tokenizer.batch(texts, length=length), types))
+        self._check(outputs)
         return ANSWERS[task](self, encodings, outputs, pairs)
+
+    def _check(self, outputs: Arrays) -> None:
+        """See that the file answers as its manifest says that it does."""
+        task, labels = self.manifest.task, self.manifest.labels
+        for name, rank in OUTPUTS.get(task, {"logits": 3}).items():
+            value = outputs.get(name)
+            if value is None or value.ndim != rank or (labels and value.shape[-1] != len(labels)):
+                shapes = ", ".join(f"{name} {value.shape}" for name, value in outputs.items())
+                raise InputError(f"{self.folder} says {task} and answers {shapes}: export the bundle again.")
 
     def generate(self, text: str, max_new_tokens: int = 20) -> Generated:
         """Continue a text with the likeliest piece each time, until [SEP], `max_new_tokens` or the longest length.

@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 
 from edgebert.checkpoints.read import locate, read_config, read_tensors
 from edgebert.checkpoints.weights import assemble, hf_tensors
 from edgebert.errors import InputError, Unsupported
-from edgebert.files import new_folder, sha256
+from edgebert.files import is_file, is_folder, new_folder, sha256
 from edgebert.models import MODELS, Family, Model
+from edgebert.models import outline as outlined
 from edgebert.tokenizers import tokenizer
 from edgebert.tokenizers.tokenizer import Tokenizer
+
+# Bytes of weight files that a model may come with: doubles for each parameter, and what belongs to heads that are left
+# out. What has more is not this model's, and is not read into memory to say so.
+LARGEST_WEIGHT, BESIDE = 8, 1 << 30
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,29 +78,33 @@ def load(
         MissingDependency: the file format needs a package that is not installed.
     """
     presets = _presets()
-    if str(source) in presets and not Path(source).is_dir():
+    if str(source) in presets and not is_folder(Path(source)):
         family, config = presets[str(source)]
         if not random_init:
             raise InputError(
                 f"{source} is a preset, a config without weights: pass --random-init, or give a checkpoint."
             )
-        model = Model(family, config, task or "base").random_init(seed)
-        return Checkpoint(model, None, str(source), {}, f"random, seed {seed}", (f"random weights, seed {seed}",))
+        return _drawn(family, config, task or "base", seed, None, str(source), {})
     folder = locate(source)
     raw = read_config(folder)
     family, config, task = interpret(raw, task)
+    size = sum(parameter.numel() for parameter in outlined(family, config, task).parameters())
     words = tokenizer.load(folder) if _has_tokenizer(folder) else None
     if random_init:
-        model = Model(family, config, task).random_init(seed)
-        return Checkpoint(model, words, str(source), raw, f"random, seed {seed}", (f"random weights, seed {seed}",))
-    tensors, files = read_tensors(folder)
+        return _drawn(family, config, task, seed, words, str(source), raw)
+    tensors, files = read_tensors(folder, LARGEST_WEIGHT * size + BESIDE)
     model, notes = assemble(family, config, task, tensors)
-    if words is not None and words.vocab_size > config.vocab_size:
-        raise InputError(
-            f"{source}: the tokenizer has {words.vocab_size} entries, the model {config.vocab_size}: "
-            "they do not belong together; fetch both from one checkpoint."
-        )
     return Checkpoint(model, words, str(source), raw, sha256(*files), notes)
+
+
+def _drawn(
+    family: Family, config: Any, task: str, seed: int, words: Tokenizer | None, source: str, raw: Mapping[str, Any]
+) -> Checkpoint:
+    """A checkpoint with random weights."""
+    model = outlined(family, config, task).to_empty(device="cpu")
+    model.tie()
+    drawn = f"random, seed {seed}"
+    return Checkpoint(model.random_init(seed), words, source, raw, drawn, (f"random weights, seed {seed}",))
 
 
 def _presets() -> dict[str, tuple[Family, Any]]:
@@ -112,25 +120,29 @@ def outline(source: str | Path, task: str | None = None) -> Model:
         Unsupported: as `load`.
     """
     presets = _presets()
-    if str(source) in presets and not Path(source).is_dir():
+    if str(source) in presets and not is_folder(Path(source)):
         family, config = presets[str(source)]
         chosen = task or "base"
     else:
         family, config, chosen = interpret(read_config(locate(source)), task)
-    with torch.device("meta"):
-        return Model(family, config, chosen)
+    return outlined(family, config, chosen)
 
 
 def interpret(raw: Mapping[str, Any], task: str | None) -> tuple[Family, Any, str]:
     """Find the family, its config and the task that a `config.json` stands for."""
     kind = raw.get("model_type")
-    if kind not in MODELS:
-        raise InputError(f"config.json: model_type={kind!r} is another architecture; edgebert has {', '.join(MODELS)}.")
+    if not isinstance(kind, str) or kind not in MODELS:
+        raise InputError(
+            f"config.json: model_type={kind!r:.80} is another architecture; edgebert has {', '.join(MODELS)}."
+        )
     family = MODELS[kind]
     config = family.config.from_hf(raw)
     if task is not None:
         return family, config, task
-    named = (raw.get("architectures") or ["base"])[0]
+    classes = raw.get("architectures") or ["base"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"config.json: architectures={classes!r:.80}; a list of class names is needed.")
+    named = classes[0]
     if named != "base" and named not in family.architectures:
         raise Unsupported(
             f"config.json: {named} has no counterpart here; pass --task with one of {', '.join(family.heads)}."
@@ -152,4 +164,4 @@ def _hf_config(model: Model) -> dict[str, Any]:
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")) or any(folder.glob("*.model"))
+    return any(is_file(folder / name) for name in ("tokenizer.json", "vocab.txt")) or any(folder.glob("*.model"))

@@ -1,6 +1,5 @@
 """The files of a checkpoint: found, downloaded and read, without ever running code from them."""
 
-import json
 import pickle
 import re
 import warnings
@@ -8,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from edgebert.checkpoints import tensorflow
-from edgebert.errors import InputError
-from edgebert.files import ASSETS
+from edgebert.checkpoints import pickles, tensorflow
+from edgebert.errors import EdgebertError, InputError
+from edgebert.files import ASSETS, check_file, is_file, is_folder, read_json
 from edgebert.models import MODELS
 
 # What is looked for, in this order: the first that is there is read.
@@ -31,7 +29,7 @@ def locate(source: str | Path) -> Path:
     """Find the folder behind a name: the embedded default, a folder here, or a download from the hub."""
     if str(source) == "default":
         return ASSETS / "default"
-    if Path(source).is_dir():
+    if is_folder(Path(source)):
         return Path(source)
     if Path(source).exists():
         raise InputError(f"{source} is a file; a checkpoint folder with config.json and weights is needed.")
@@ -76,35 +74,27 @@ def _download(name: str) -> Path:
     return folder
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Parse a JSON object from a file, or raise InputError in one line."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path.parent} has no {path.name}: give a folder that holds one.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}): fetch it again.") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}; a JSON object is needed.")
-    return value
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's `config.json`, parsed."""
     return read_json(folder / "config.json")
 
 
-def read_tensors(folder: Path) -> tuple[dict[str, Tensor], list[Path]]:
+def read_tensors(folder: Path, room: int) -> tuple[dict[str, Tensor], list[Path]]:
     """Read every weight in the folder, from the first of WEIGHT_FILES that is there.
+
+    Args:
+        folder: the checkpoint.
+        room: the most bytes that its weight files may have together.
 
     Returns:
         Tensors under the checkpoint's own names, and the files they came from.
     """
-    name = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    name = next((name for name in WEIGHT_FILES if is_file(folder / name)), None)
     if name is None:
         raise InputError(f"{folder} has no weights: one of {', '.join(WEIGHT_FILES)} is needed (or --random-init).")
     path = folder / name
     if not name.endswith(".index.json"):
+        check_file(path, room)
         return _read_file(path), [path]
     shards = read_json(path).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
@@ -112,9 +102,14 @@ def read_tensors(folder: Path) -> tuple[dict[str, Tensor], list[Path]]:
     tensors: dict[str, Tensor] = {}
     files = [folder / shard for shard in sorted(set(shards.values()))]
     for file in files:
-        if file.parent != folder or not file.is_file():
+        if file.parent != folder or file.suffix not in (".safetensors", ".bin") or not is_file(file):
             raise InputError(f"{path} names {file.name}, which is not in the folder: fetch it too.")
-        tensors |= _read_file(file)
+        room -= check_file(file, room)
+    for file in files:
+        more = _read_file(file)
+        if twice := sorted(set(tensors) & set(more)):
+            raise InputError(f"{path}: {twice[0]} stands in {file.name} and in a file before it: fetch them again.")
+        tensors |= more
     absent = sorted(set(shards) - set(tensors))
     if absent:
         raise InputError(f"{path} names {', '.join(absent[:5])}, which its files do not hold: fetch them again.")
@@ -123,20 +118,27 @@ def read_tensors(folder: Path) -> tuple[dict[str, Tensor], list[Path]]:
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     """Read one weight file, whatever its format, without ever running code from it."""
-    if path.suffix == ".h5":
-        return tensorflow.read(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if path.suffix == ".h5":
+            return tensorflow.read(path)
+        pickles.check(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on odd pickles torch talks to its developers
             tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except EdgebertError:
+        raise
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} is a pickle with more than tensors in it and is not opened: use safetensors."
         ) from None
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}): fetch it again.") from None
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise InputError(f"{path} holds no map from names to tensors.")
-    return tensors
+    except Exception as error:  # the readers raise whatever a damaged file makes them trip over
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} is damaged ({reason}): fetch it again.") from None
+    if not isinstance(tensors, dict):
+        raise InputError(f"{path} holds a {type(tensors).__name__}; a map from names to tensors is needed.")
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise InputError(f"{path} holds no map from names to tensors: {name!r:.80} is a {type(tensor).__name__}.")
+    return dict(tensors)

@@ -3,8 +3,11 @@
 The names and layouts are Keras's: `a/b/layer_._0/dense/kernel:0` is the transposed `a.b.layer.0.dense.weight`.
 """
 
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +28,15 @@ LEAVES: dict[tuple[str, int], tuple[str, tuple[int, ...]]] = {
     ("embeddings", 2): ("weight", (0, 1)),
 }
 
+NODES = 6_000  # groups and variables of a file; a model of 32 layers has 2,000
+
 
 def read(path: Path) -> dict[str, Tensor]:
     """Read every tensor of a `tf_model.h5` as torch would name and lay it out, in float32.
 
     Raises:
-        InputError: the file is no HDF5 file, or a tensor has a name or rank that is not known.
+        InputError: a tensor has a name or rank that is not known, or its numbers do not stand in the file.
+        Exception: any other, where the file is damaged.
         MissingDependency: h5py is not installed.
     """
     try:
@@ -38,21 +44,44 @@ def read(path: Path) -> dict[str, Tensor]:
     except ImportError:
         raise MissingDependency(f'{path.name} needs h5py: run pip install "edgebert[tf]".') from None
     tensors: dict[str, Tensor] = {}
-
-    def visit(name: str, node: object) -> None:
-        if isinstance(node, h5py.Dataset):
-            array = np.asarray(node, dtype=np.float32)
-            key, axes = torch_name(name, array.ndim)
-            tensor = torch.from_numpy(np.ascontiguousarray(array.transpose(axes)))
+    with h5py.File(path, "r") as file:
+        for name, dataset in _datasets(file):
+            key, axes = torch_name(name, dataset.ndim)
+            _check(dataset, name)
+            tensor = torch.from_numpy(np.ascontiguousarray(np.asarray(dataset, dtype=np.float32).transpose(axes)))
             # The bias of ConvBERT's separable convolution is a column in torch.
-            tensors[key] = tensor[:, None] if key.endswith("key_conv_attn_layer.bias") else tensor
-
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except OSError as error:
-        raise InputError(f"{path} is damaged or no HDF5 file ({error}): fetch it again.") from None
+            tensor = tensor[:, None] if key.endswith("key_conv_attn_layer.bias") else tensor
+            # Keras writes what two of its layers share into the groups of both.
+            if not torch.equal(tensors.setdefault(key, tensor), tensor):
+                raise InputError(f"{path.name}: two variables are {key} with two values, one is {name}: save it again.")
     return tensors
+
+
+def _datasets(file: Any) -> Iterator[tuple[str, Any]]:
+    """Names and datasets of a file. Links to other files, and to elsewhere in this one, are not followed.
+
+    HDF5's own walk ends in a crash where groups nest some thousand deep.
+    """
+    waiting = [("", file)]
+    for _ in range(NODES):
+        if not waiting:
+            return
+        name, node = waiting.pop()
+        if hasattr(node, "keys"):
+            for below in itertools.islice(node, NODES):
+                if node.get(below, getlink=True, getclass=True).__name__ == "HardLink":
+                    waiting.append((f"{name}/{below}".lstrip("/"), node[below]))
+        elif hasattr(node, "shape"):
+            yield name, node
+    raise InputError(f"tf_model.h5: more than {NODES:,} groups and variables, which no checkpoint has.")
+
+
+def _check(dataset: Any, name: str) -> None:
+    """Raise InputError unless a dataset is floats that stand in the file, plain: others grow, or lead elsewhere."""
+    if dataset.dtype.kind != "f":
+        raise InputError(f"tf_model.h5: {name} is of {dataset.dtype}, and weights are floats.")
+    if dataset.external or dataset.is_virtual or dataset.id.get_storage_size() < dataset.nbytes:
+        raise InputError(f"tf_model.h5: {name} does not stand in the file as it is, but packed or elsewhere.")
 
 
 def torch_name(name: str, rank: int) -> tuple[str, tuple[int, ...]]:

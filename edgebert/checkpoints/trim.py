@@ -22,9 +22,10 @@ from edgebert.files import sha256
 from edgebert.models import Model
 from edgebert.tokenizers import vocabulary
 from edgebert.tokenizers.corpus import read_corpus
+from edgebert.tokenizers.structure import contained
 from edgebert.tokenizers.tokenizer import Tokenizer
 
-BATCH = 4096  # texts that are encoded at once
+BATCH = 1 << 20  # characters that are encoded at once
 
 # Where a config.json names tokens by id; `pad_token_id` and its like are told by their ending.
 LISTS_OF_IDS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
@@ -54,16 +55,16 @@ def trim(source: Checkpoint, corpus: str | Path) -> Checkpoint:
     words, config = source.tokenizer, source.model.config
     if words is None:
         raise InputError(f"{source.source} has no tokenizer to trim: put its tokenizer.json, or vocab.txt, beside it.")
-    if words.vocab_size > config.vocab_size:
-        raise InputError(
-            f"{source.source}: the tokenizer has {words.vocab_size} entries, the model {config.vocab_size}: "
-            "they do not belong together; fetch both from one checkpoint."
-        )
     corpus = Path(corpus)
     texts = [text for line in read_corpus(corpus) for text in line]
     named = {name: value for name, value in source.raw_config.items() if _names_tokens(name)}
     wanted = _needed(words, texts) | _flat([*named.values(), config.pad_token_id])
     backend, rows = _subset(words.backend, wanted)
+    if (last := max(rows)) >= config.vocab_size:
+        raise InputError(
+            f"{source.source}: {words.backend.id_to_token(last)!r:.80} has the id {last}, which is to be kept, and the "
+            f"model has ids 0 to {config.vocab_size - 1}: they do not belong together."
+        )
     new_ids = {old: new for new, old in enumerate(rows)}
     smaller = dataclasses.replace(
         words,
@@ -191,8 +192,16 @@ def _compare(words: Tokenizer, smaller: Tokenizer, rows: list[int], texts: list[
 
 def _encodings(words: Tokenizer, texts: list[str]) -> Iterator[tokenizers.Encoding]:
     """The texts' encodings without [CLS] and [SEP], a batch at a time."""
-    for start in range(0, len(texts), BATCH):
-        yield from words.backend.encode_batch(texts[start : start + BATCH], add_special_tokens=False)
+    batch, size = list[str](), 0
+    for text in (*texts, None):
+        if text is None or size > BATCH:
+            with contained("the tokenizer cannot split one of these texts"):
+                encodings = words.backend.encode_batch(batch, add_special_tokens=False)
+            yield from encodings
+            batch, size = [], 0
+        if text is not None:
+            batch.append(text)
+            size += len(text)
 
 
 def _cut(model: Model, config: Any, rows: list[int]) -> Model:

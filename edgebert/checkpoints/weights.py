@@ -5,6 +5,7 @@ The tables from their names to ours stand beside each architecture, in its Famil
 
 import dataclasses
 import fnmatch
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgebert.errors import InputError, Unsupported
-from edgebert.models import Family, Model
+from edgebert.errors import InputError
+from edgebert.models import Family, Model, outline
+
+# Types of numbers that are computed with here, in float32.
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def our_name(family: Family, task: str, theirs: str) -> str | None:
@@ -24,6 +28,8 @@ def our_name(family: Family, task: str, theirs: str) -> str | None:
     numbers = re.findall(r"\.(\d+)(?=\.)", module)
     pattern = re.sub(r"\.\d+(?=\.)", ".{}", module)
     head = {name.removeprefix(family.prefix): ours for name, ours in family.head_weights[task].items()}
+    if pattern.count("{}") != len(numbers):  # braces of the file's own
+        return None
     if pattern in family.encoder_weights:
         return f"encoder.{family.encoder_weights[pattern].format(*numbers)}.{leaf}"
     if pattern in head:
@@ -35,26 +41,71 @@ def assemble(family: Family, config: Any, task: str, tensors: Mapping[str, Tenso
     """Build the model and put every tensor in its place.
 
     Raises:
-        InputError: a tensor is missing, left over, or of another shape; all of them are named.
+        InputError: a tensor is missing, left over, of another shape, or none of numbers; all of a kind are named.
+        Unsupported: the family has no such task.
     """
-    if task not in family.heads:
-        raise Unsupported(f"{family.name} has no task {task!r}; it has {', '.join(family.heads)}.")
-    # Sorted, so that `cls.predictions.decoder.bias` comes after its older alias `cls.predictions.bias` and wins.
-    named = {theirs: our_name(family, task, theirs) for theirs in sorted(tensors)}
-    given = {ours: tensors[theirs].float() for theirs, ours in named.items() if ours is not None}
-    unplaced = sorted(theirs for theirs, ours in named.items() if ours is None)
+    wanted = {name: tensor.shape for name, tensor in outline(family, config, task).state_dict().items()}
+    names = {theirs: our_name(family, task, theirs) for theirs in sorted(tensors)}
+    placed = {theirs: ours for theirs, ours in names.items() if ours in wanted}
+    unplaced = sorted(set(names) - set(placed))
     dropped = [name for name in unplaced if any(fnmatch.fnmatch(name, pattern) for pattern in family.harmless)]
     notes = [f"not needed for {task}: {', '.join(dropped)}"] if dropped else []
 
+    given = _numbers(tensors, placed)
     config, note = _ties(config, task, given)
     notes += note
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-        model = Model(family, config, task)
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    model = outline(family, config, task)
     _compare(wanted, given, sorted(set(unplaced) - set(dropped)), model)
+    _check_finite(given, model)
     model.load_state_dict(given, assign=True)
     model.tie()
     return model.requires_grad_(False), tuple(notes)
+
+
+def _numbers(tensors: Mapping[str, Tensor], placed: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors in float32 under our names.
+
+    Raises:
+        InputError: one is not dense and of floats, or two that are one weight here have two values.
+    """
+    given: dict[str, Tensor] = {}
+    of: dict[str, str] = {}
+    for theirs, ours in placed.items():
+        if odd := _odd(tensors[theirs]):
+            raise InputError(f"{theirs} is {odd}: a dense tensor of float32, float16, bfloat16 or float64 is needed.")
+        tensor = tensors[theirs].float()
+        # A decoder's bias stands under an older name as well; transformers computes with the newer one.
+        newer = theirs == of.get(ours, "").removesuffix("bias") + "decoder.bias"
+        if ours in given and not newer and not torch.equal(given[ours], tensor):
+            raise InputError(
+                f"{of[ours]} and {theirs} are names of one weight and have two values: leave one of them out."
+            )
+        given[ours], of[ours] = tensor, theirs
+    return given
+
+
+def _odd(tensor: Tensor) -> str:
+    """What makes a tensor none that a weight can be; empty for one that can."""
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "sparse or nested"
+    if tensor.device.type != "cpu":
+        return f"on {tensor.device.type}, without values"
+    if tensor.dtype not in FLOATS:
+        return f"of {str(tensor.dtype).removeprefix('torch.')}"
+    # A view that repeats one number may stand for more of them than there is memory.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "larger than its data"
+    return ""
+
+
+def _check_finite(given: Mapping[str, Tensor], model: Model) -> None:
+    """Raise InputError where a weight is no number: nothing that is computed with it could be compared."""
+    theirs = {ours: name for name, ours in hf_names(model).items()}
+    for ours, tensor in given.items():
+        if not all(math.isfinite(bound) for bound in map(float, torch.aminmax(tensor))):
+            raise InputError(f"{theirs[ours]} holds NaN or infinity: no answer comes of it; take a sound checkpoint.")
 
 
 def _ties(config: Any, task: str, given: dict[str, Tensor]) -> tuple[Any, list[str]]:

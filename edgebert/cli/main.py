@@ -1,6 +1,7 @@
 """The command line: one verb, one function. Nothing heavy is imported before a verb is known."""
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -33,9 +34,9 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(
-            f"{where}{error.strerror or error}: give a place with room that you may write to", 2, arguments.json
-        )
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        advice = ": give a place with room that you may write to" if full else ""
+        return _fail(f"{where}{error.strerror or error}{advice}", 2, arguments.json)
     return code
 
 

@@ -5,6 +5,7 @@ further, random ids with random padding, and a row of [CLS] alone. A batch with 
 """
 
 import copy
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +15,9 @@ import numpy as np
 import torch
 
 from edgebert.errors import InputError
-from edgebert.files import ASSETS
+from edgebert.files import ASSETS, check_file
 from edgebert.models import Model
-from edgebert.models.signature import INPUTS, Arrays, limit_types
+from edgebert.models.signature import INPUTS, Arrays, check_ids, has_token_axis, limit_types
 from edgebert.runtimes.session import run_rows
 from edgebert.tokenizers.tokenizer import Tokenizer
 
@@ -26,6 +27,8 @@ ROWS = 12  # sentences a length
 REPEATED = 3  # rows of the first batch that come back, padded further, in each later one
 # Logits over a vocabulary are kept for so many rows and tokens: a RemBERT's are 1 MB a token.
 WIDE, WIDE_ROWS, WIDE_TOKENS = 4096, 4, 4
+
+LARGEST = 1 << 30  # bytes that a file may unpack to; a RemBERT's for masked-lm has 300 million
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +72,69 @@ class Golden:
 
 
 def load(path: Path) -> Golden:
-    """Read what `Golden.save` wrote; anything else raises InputError."""
+    """Read what `Golden.save` wrote.
+
+    Raises:
+        InputError: the file holds anything else, or unpacks to more than LARGEST bytes.
+    """
+    check_file(path, LARGEST)
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > LARGEST:
+                raise ValueError(f"unpacked it has more than {LARGEST:,} bytes")
         with np.load(path, allow_pickle=False) as file:
-            flat = {key: file[key] for key in file.files}
+            found = _assembled({key: file[key] for key in file.files})
+        _check(found)
     except Exception as error:  # numpy and zipfile raise a dozen kinds on damaged files
-        raise InputError(f"{path} is damaged ({type(error).__name__}): export the bundle again.") from None
-    batches = {}
-    for name in dict.fromkeys(key.split("/")[0] for key in flat if not key.startswith("damaged/")):
-        parts = {
-            side: {key.split("/", 2)[2]: value for key, value in flat.items() if key.startswith(f"{name}/{side}/")}
-            for side in ("in", "out")
-        }
-        batches[name] = Batch(name, parts["in"], parts["out"])
-    damaged: dict[str, Arrays] = {}
+        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): export the bundle again.") from None
+    return found
+
+
+def _assembled(flat: Arrays) -> Golden:
+    """The batches out of arrays under the names that `Golden.save` gives them."""
+    sides: dict[tuple[str, str], Arrays] = {}
     for key, value in flat.items():
-        if key.startswith("damaged/"):
-            _, what, output = key.split("/", 2)
-            damaged.setdefault(what, {})[output] = value
-    plain = tuple(batch for name, batch in batches.items() if name.startswith("tokens_"))
-    types = next((batch for name, batch in batches.items() if name.startswith("types_")), None)
-    if not plain or types is None or not damaged:
-        raise InputError(f"{path} lacks batches: export the bundle again.")
-    return Golden(plain, types, damaged)
+        name, side, array = key.split("/", 2)
+        sides.setdefault((name, side), {})[array] = value
+    damaged = {what: arrays for (name, what), arrays in sides.items() if name == "damaged"}
+    names = dict.fromkeys(name for name, _ in sides if name != "damaged")
+    batches = [Batch(name, sides[name, "in"], sides[name, "out"]) for name in names]
+    plain = tuple(batch for batch in batches if batch.name.startswith("tokens_"))
+    types = [batch for batch in batches if batch.name.startswith("types_")]
+    if not plain or len(types) != 1 or not damaged:
+        raise ValueError("it lacks batches")
+    return Golden(plain, types[0], damaged)
+
+
+def _check(golden: Golden) -> None:
+    """Raise ValueError unless the arrays have the shapes and types that `make` gives them."""
+    first, widths = golden.batches[0], [batch.inputs[INPUTS[0]].shape[-1] for batch in golden.batches]
+    if widths != sorted(set(widths)) or golden.types.inputs[INPUTS[0]].shape != first.inputs[INPUTS[0]].shape:
+        raise ValueError("its batches are not of ascending lengths")
+    for batch in (*golden.batches, golden.types):
+        shape = batch.inputs[INPUTS[0]].shape
+        mask = batch.inputs["attention_mask"]
+        for name in INPUTS:
+            value = batch.inputs[name]
+            if value.dtype != np.int32 or value.ndim != 2 or value.shape != shape or len(value) < REPEATED:
+                raise ValueError(f"{batch.name} has {name} of {value.dtype} and {value.shape}")
+        if set(batch.inputs) != set(INPUTS) or not np.isin(mask, (0, 1)).all() or not mask.any(1).all():
+            raise ValueError(f"{batch.name} has other inputs, or a mask of nothing")
+        _check_outputs(batch.expected, first.expected, shape)
+    for outputs in golden.damaged.values():
+        _check_outputs(outputs, first.expected, first.inputs[INPUTS[0]].shape)
+
+
+def _check_outputs(outputs: Arrays, like: Arrays, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless these are the outputs of a batch of this shape (B, T), named and wide as the first's."""
+    if not outputs or set(outputs) != set(like):
+        raise ValueError("its batches have different outputs")
+    for name, value in outputs.items():
+        tokens = (shape[1], min(shape[1], WIDE_TOKENS)) if has_token_axis(name, value.ndim) else like[name].shape[1:2]
+        if value.dtype != np.float32 or value.ndim not in (2, 3) or not np.isfinite(value).all():
+            raise ValueError(f"{name} is no finite float32 of rank 2 or 3")
+        if value.shape[0] != shape[0] or value.shape[1] not in tokens or value.shape[2:] != like[name].shape[2:]:
+            raise ValueError(f"{name} has the shape {value.shape} for inputs of {shape}")
 
 
 def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], seed: int = 0) -> Golden:
@@ -102,6 +145,9 @@ def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], se
         tokenizer: turns the sentences kept with this package into ids; without one, random ids stand for them.
         lengths: the lengths of the file, ascending.
         seed: of the random rows.
+
+    Raises:
+        InputError: the tokenizer makes ids of these sentences that the model has not.
     """
     rng = np.random.default_rng(seed)
     vocabulary = model.config.vocab_size
@@ -118,6 +164,7 @@ def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], se
         )
         parts += [_random(rng, vocabulary, length, 2), _single(tokenizer, length)]
         inputs = limit_types(_join(parts), types)
+        check_ids(inputs, vocabulary)
         batches.append(Batch(f"tokens_{length}", inputs, answer(model, inputs)))
     first = batches[0].inputs
     turned = limit_types(first | {"token_type_ids": 1 - np.minimum(first["token_type_ids"], 1)}, types)

@@ -20,7 +20,7 @@ from edgebert.report import Tolerance
 
 # What a file may be below torch with the same rounding, in decibel.
 EXACT = 1.0, "weights alone are rounded, and the arithmetic is float"
-AS_THEY_COME = 4.0, "where a sum falls on the edge between two steps it goes either way, and layers after it follow"
+AS_THEY_COME = 6.0, "as much error again: a sum on the edge of two steps goes either way, and layers after it follow"
 BEFOREHAND = 10.0, "scales from sample texts cut off what those did not reach, torch's here are each input's own"
 # Targets whose products take a scale for each row as it comes, see `parity.PER_TOKEN`; others one for a whole input.
 BY_ROW = ("executorch", "tflite")
@@ -44,19 +44,18 @@ def tolerance(made: Made, held: Held, golden: Golden, target: str, recipe: Recip
     packed = held.packed if rounds else set[str]()
     by_row = target in BY_ROW and not recipe.static
     model = carrying(made.lowered, held.values)
-    told = answers(model, [batch.inputs for batch in golden.batches], packed, by_row, made.fixed)
-    masks = [batch.inputs["attention_mask"] for batch in golden.batches]
+    batches = (*golden.batches, golden.types)
+    told = answers(model, [batch.inputs for batch in batches], packed, by_row, made.fixed)
     reached = min(
-        compare(
-            [batch.expected[name] for batch in golden.batches], [one[name] for one in told], masks, name, least
-        ).sqnr_db
-        for name in golden.batches[0].expected
+        compare([batch.expected[name]], [one[name]], [batch.inputs["attention_mask"]], name, least).sqnr_db
+        for batch, one in zip(batches, told, strict=True)
+        for name in batch.expected
     )
     if not reached - margin > least.min_sqnr_db:
         return least
     return Tolerance(
         reached - margin, least.min_label_agreement,
-        f"torch with this rounding reaches {reached:.1f} dB; {margin:.0f} less, for {reason}",
+        f"torch with this rounding reaches {reached:.1f} dB on its worst batch; {margin:.0f} less, for {reason}",
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from edgebert.models.bert import BERT
 from edgebert.models.convbert import CONVBERT
 from edgebert.models.distilbert import DISTILBERT
 from edgebert.models.electra import ELECTRA
-from edgebert.models.family import Family, Model
+from edgebert.models.family import Family, Model, outline
 from edgebert.models.rembert import REMBERT
 from edgebert.models.squeezebert import SQUEEZEBERT
 
@@ -17,4 +17,4 @@ MODELS: dict[str, Family] = {
     "electra": ELECTRA,
 }
 
-__all__ = ["MODELS", "Family", "Model"]
+__all__ = ["MODELS", "Family", "Model", "outline"]

@@ -1,6 +1,7 @@
 """Reading a Hugging Face `config.json` strictly: an unknown key raises, for it may change what the model computes."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -33,6 +34,14 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
     "pruned_heads": ({}, None),
 }
 
+# Far above what any published encoder of these families has (501,153 pieces of LaBSE, 48 layers, 1.0 billion parameters
+# of a RemBERT for masked-lm): what asks for more is damaged, and would fill the memory before anything else fails.
+LARGEST = 1 << 20
+DEEPEST = 256
+PARAMETERS = 4_000_000_000
+MINUTE = 1e-30  # an epsilon below is none in float32
+DEPTHS = ("num_hidden_layers", "n_layers")
+
 Config = TypeVar("Config")
 
 
@@ -51,7 +60,7 @@ def parse(cls: type[Config], raw: Mapping[str, Any], ignored: frozenset[str] = f
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key, allowed in FIXED.items():
         if key in raw and key not in fields and raw[key] not in allowed:
-            raise Unsupported(f"config.json: {key}={raw[key]!r} is not supported; only {allowed[0]!r} is.")
+            raise Unsupported(f"config.json: {key}={raw[key]!r:.80} is not supported; only {allowed[0]!r} is.")
     unknown = sorted(set(raw) - set(fields) - IGNORED - set(FIXED) - ignored)
     if unknown:
         raise InputError(
@@ -72,30 +81,39 @@ def _typed(cls: type, field: Any, value: Any) -> Any:
         return field.default
     if type(value) is not kind:
         raise InputError(
-            f"config.json: {field.name}={value!r} in a {cls.__name__}; a value of type {kind.__name__} is needed."
+            f"config.json: {field.name}={_shown(value)} in a {cls.__name__}; a value of type {kind.__name__} is needed."
         )
     # A token id or a spread may be 0; a size, a count or an epsilon may not.
-    if kind is int and value < (0 if field.name == "pad_token_id" else 1):
+    least = 0 if field.name in ("pad_token_id", "initializer_range") else 1 if kind is int else MINUTE
+    if kind in (int, float) and value < least:
         raise InputError(f"config.json: {field.name}={value} in a {cls.__name__}; it must be positive.")
+    most = {int: DEEPEST if field.name in DEPTHS else LARGEST, float: 1.0}.get(kind)
+    if most is not None and value > most:
+        raise InputError(f"config.json: {field.name}={value} in a {cls.__name__}; at most {most:,} is taken.")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, cut short."""
+    return f"{value!r:.80}"
 
 
 def _labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
     """Label names in id order; transformers' own two default labels when the file names none."""
-    if raw.get("id2label") is None:
+    named = raw.get("id2label")
+    if named is None:
         count = raw.get("num_labels", raw.get("_num_labels", 2))
-        if type(count) is not int or count < 1:
-            raise InputError(f"config.json: num_labels={count!r}; a positive integer is needed.")
+        if type(count) is not int or not 0 < count <= LARGEST:
+            raise InputError(f"config.json: num_labels={_shown(count)}; an integer from 1 to {LARGEST:,} is needed.")
         return tuple(f"LABEL_{i}" for i in range(count))
-    try:
-        named = {int(key): str(name) for key, name in raw["id2label"].items()}
-    except (AttributeError, TypeError, ValueError):
-        raise InputError(
-            f"config.json: id2label={raw['id2label']!r}; a map from label number to name is needed."
-        ) from None
-    if not named or sorted(named) != list(range(len(named))):
-        raise InputError(f"config.json: id2label numbers {sorted(named)}; they must run from 0 without a gap.")
-    return tuple(named[i] for i in range(len(named)))
+    if not isinstance(named, dict) or not all(
+        re.fullmatch("[0-9]{1,7}", str(key)) and type(name) in (str, int, float) for key, name in named.items()
+    ):
+        raise InputError(f"config.json: id2label={_shown(named)}; a map from label number to name is needed.")
+    by_number = {int(key): str(name) for key, name in named.items()}
+    if not named or sorted(by_number) != list(range(len(named))):
+        raise InputError(f"config.json: id2label numbers {sorted(by_number)}; they must run from 0 without a gap.")
+    return tuple(by_number[i] for i in range(len(named)))
 
 
 def require_divisible(total: int, parts: int, what: str) -> None:

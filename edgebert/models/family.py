@@ -1,5 +1,6 @@
 """What a family declares about itself, and the one module that joins its encoder with a task head."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgebert.errors import Unsupported
+from edgebert.errors import InputError, Unsupported
+from edgebert.models.config import PARAMETERS
 from edgebert.models.heads import Outputs
 
 
@@ -125,3 +127,23 @@ class Model(nn.Module):
             else:
                 parameter.normal_(0.0, self.config.initializer_range, generator=generator)
         return self
+
+
+def outline(family: Family, config: Any, task: str) -> Model:
+    """The model on torch's `meta` device: sizes, without memory or random numbers for weights.
+
+    Raises:
+        InputError: it has more parameters than any encoder of these families.
+        Unsupported: the family has no such task.
+    """
+    with torch.device("meta"):
+        model = Model(family, config, task)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > PARAMETERS:
+        fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        sizes = ", ".join(f"{name}={value}" for name, value in fields.items() if type(value) is int)
+        raise InputError(
+            f"config.json: {sizes} and {len(config.labels):,} labels make {count:,} parameters; at most {PARAMETERS:,} "
+            "are taken."
+        )
+    return model

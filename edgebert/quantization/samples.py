@@ -7,7 +7,7 @@ import numpy as np
 
 from edgebert.errors import InputError
 from edgebert.files import ASSETS
-from edgebert.models.signature import Arrays, limit_types
+from edgebert.models.signature import Arrays, check_ids, limit_types
 from edgebert.tokenizers.corpus import read_corpus
 from edgebert.tokenizers.tokenizer import Tokenizer
 
@@ -16,6 +16,7 @@ from edgebert.tokenizers.tokenizer import Tokenizer
 TEXTS = ASSETS / "calibration.txt"
 
 ROWS = 128  # random rows for a model that came without a tokenizer
+MOST = 10_000  # texts of a file: each is run through the model, and some hundred tell as much
 SHORT = 8  # tokens that hold no text worth the name once the special ones are in
 
 
@@ -32,19 +33,22 @@ def load_samples(tokenizer: Tokenizer | None, config: Any, longest: int, file: P
         `input_ids`, `attention_mask` and `token_type_ids` of each text, int32 (1, T).
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8 or has no text, or there is no tokenizer to read it with.
+        InputError: the file cannot be read, is not UTF-8, has no text or more than MOST, or there is no tokenizer to
+            read it with, or one that makes ids which the model has not.
     """
     if tokenizer is None:
         if file is not None:
             raise InputError(f"{file}: the model came without a tokenizer, so texts cannot calibrate it.")
         rows = _random(config.vocab_size, longest)
     elif longest < SHORT:
-        rows = _random(tokenizer.vocab_size, longest)
+        rows = _random(min(tokenizer.vocab_size, config.vocab_size), longest)
     else:
-        texts = read_corpus(file or TEXTS)
+        texts = read_corpus(file or TEXTS, MOST)
         rows = [
             tokenizer.batch([(text[0], text[1]) if len(text) == 2 else text[0]], max_length=longest) for text in texts
         ]
+    for row in rows:
+        check_ids(row, config.vocab_size)
     return [limit_types(row, config.type_vocab_size) for row in rows]
 
 

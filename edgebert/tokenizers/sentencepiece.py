@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from edgebert import files
 from edgebert.errors import InputError
+from edgebert.tokenizers import structure
 
 # Of the .proto file: field numbers of ModelProto, of its pieces, of TrainerSpec and NormalizerSpec; types of pieces.
 PIECES, TRAINER, NORMALIZER = 1, 2, 3
@@ -16,6 +16,7 @@ PIECE, SCORE, TYPE = 1, 2, 3
 MODEL_TYPE = 3
 CHARSMAP = 2
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
+LARGEST = 32 << 20  # bytes of a file; RemBERT's has 5 million
 MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "Word", 4: "Char"}
 
 
@@ -36,7 +37,7 @@ class UnigramModel:
     charsmap: bytes
 
 
-class _Damaged(Exception):
+class _Damaged(ValueError):
     """The bytes are not this message; becomes an InputError that names the file."""
 
 
@@ -52,10 +53,8 @@ def read(path: Path) -> UnigramModel:
         InputError: the file is damaged, is no SentencePiece model, or holds another kind of model.
     """
     try:
-        return _model(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; give a SentencePiece .model file") from error
-    except _Damaged as damage:
+        return _model(files.read(path, LARGEST))
+    except ValueError as damage:
         raise InputError(f"{path} is not a usable SentencePiece Unigram model: {damage}; copy it again") from damage
 
 
@@ -68,6 +67,8 @@ def _model(data: bytes) -> UnigramModel:
             text, score, kind = _piece(_bytes(value))
             pieces.append((text, score))
             types.append(kind)
+            if len(pieces) > structure.LARGEST:
+                raise _Damaged(f"it has more than {structure.LARGEST:,} pieces")
         elif field == TRAINER:
             model_type = _int(dict(_fields(_bytes(value))).get(MODEL_TYPE, model_type))
         elif field == NORMALIZER:
@@ -75,9 +76,11 @@ def _model(data: bytes) -> UnigramModel:
     if model_type != 1:
         raise _Damaged(f"its model type is {MODEL_TYPES.get(model_type, model_type)}, and RemBERT's is Unigram")
     _check_pieces([text for text, _ in pieces], types)
+    structure.check_pieces([text for text, _ in pieces])
     if charsmap:
-        _check_charsmap(charsmap)
+        structure.check_charsmap(charsmap)
     symbols = [text for (text, _), kind in zip(pieces, types, strict=True) if kind in (CONTROL, USER_DEFINED)]
+    structure.check_added(symbols)
     return UnigramModel(pieces, types.index(UNKNOWN), symbols, charsmap)
 
 
@@ -104,31 +107,6 @@ def _check_pieces(texts: list[str], types: list[int]) -> None:
         raise _Damaged("it holds the same piece twice")
     if types.count(UNKNOWN) != 1:
         raise _Damaged(f"it holds {types.count(UNKNOWN)} unknown pieces where one is needed")
-
-
-def _check_charsmap(data: bytes) -> None:
-    """Refuses a normalization table that would lead the Rust code outside of it, which ends in a panic.
-
-    The table is a u32 size, a double-array trie of that many bytes (darts-clone), then NUL-terminated replacements.
-    A unit holds its label in bits 0-7, has_leaf in bit 8, and the offset to its children; bit 31 marks a leaf, whose
-    other bits point into the replacements.
-    """
-    size = int.from_bytes(data[:4], "little")
-    if size == 0 or size % 4 or 4 + size >= len(data):
-        raise _Damaged(f"its normalization table says {size} bytes and has {max(len(data) - 4, 0)}")
-    units = np.frombuffer(data, dtype="<u4", count=size // 4, offset=4).astype(np.int64)  # (N,)
-    texts = np.frombuffer(data, dtype=np.uint8, offset=4 + size)  # (M,)
-    children = np.arange(len(units)) ^ ((units >> 10) << ((units & 512) >> 6))  # (N,) where each unit's children start
-    inner = units < 1 << 31
-    if (children[inner] | 255).max(initial=0) >= len(units):
-        raise _Damaged("its normalization table points outside itself")
-    starts = units[children[inner & ((units & 256) > 0)]] & 0x7FFFFFFF  # (L,) places in the replacements
-    if starts.max(initial=0) >= len(texts) or (texts[starts[starts > 0] - 1] != 0).any() or texts[-1] != 0:
-        raise _Damaged("its normalization table points outside its replacements")
-    try:
-        bytes(texts).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _Damaged("its normalization table is not UTF-8") from error
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:

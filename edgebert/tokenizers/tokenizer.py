@@ -19,7 +19,8 @@ import tokenizers
 from tokenizers import AddedToken
 
 from edgebert.errors import InputError
-from edgebert.tokenizers import vocabulary
+from edgebert.files import is_file, read, read_json
+from edgebert.tokenizers import structure, vocabulary
 
 # The special tokens, and the names they go by when no config names them; the unknown one is asked of the model.
 ROLES = {
@@ -118,7 +119,9 @@ class Tokenizer:
             InputError: a text is no str or has lone surrogates; max_length leaves no room for [CLS] and [SEP].
         """
         _check_room(max_length, pair=pair is not None)
-        parts = [self.backend.encode(_checked(t), add_special_tokens=False) for t in (text, pair) if t is not None]
+        given = [_checked(part) for part in (text, pair) if part is not None]
+        with structure.contained("the tokenizer cannot split this text"):
+            parts = [self.backend.encode(part, add_special_tokens=False) for part in given]
         return self._join(parts, max_length)
 
     def batch(
@@ -140,7 +143,9 @@ class Tokenizer:
         for limit in (length, max_length):
             _check_room(limit, pair=any(len(row) == 2 for row in rows))
         limit = min((n for n in (length, max_length) if n is not None), default=None)
-        parts = iter(self.backend.encode_batch([_checked(t) for row in rows for t in row], add_special_tokens=False))
+        given = [_checked(t) for row in rows for t in row]
+        with structure.contained("the tokenizer cannot split one of these texts"):
+            parts = iter(self.backend.encode_batch(given, add_special_tokens=False))
         encodings = [self._join([next(parts) for _ in row], limit) for row in rows]
 
         width = max((len(e.ids) for e in encodings), default=0) if length is None else length
@@ -199,7 +204,8 @@ class Tokenizer:
         """The text that ids stand for, as near as the vocabulary allows."""
         if outside := [i for i in ids if not 0 <= i < self.vocab_size]:
             raise InputError(f"id {outside[0]} is not in the vocabulary: ids are 0 to {self.vocab_size - 1}")
-        return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+        with structure.contained("the tokenizer cannot join these ids"):
+            return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
     def save_vocabulary(self, folder: Path, prefix: str | None = None) -> tuple[str]:
         """Writes vocab.txt or sentencepiece.model into `folder`, as `prefix`-vocab.txt where there is a prefix.
@@ -247,29 +253,22 @@ def load(path: Path) -> Tokenizer:
     file = vocabulary.find(Path(path))
     config = _read_config(file.parent)
     backend, symbols = vocabulary.build(file, config)
-    ids = _add_tokens(file, backend, config)
-    # Last, as in transformers: what a .model says of its symbols wins over what a config says.
-    backend.add_tokens([AddedToken(text, normalized=False, special=True) for text in symbols])
-    if backend.post_processor is None:
-        backend.post_processor = vocabulary.template(backend, ids["cls_token"], ids["sep_token"])
-    size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
-    source = None if file.suffix == ".json" else file.read_bytes()
-    tokenizer = Tokenizer(backend, ids, size, config["model_max_length"], source)
-    _check(file, tokenizer)
+    with structure.contained(f"copy {file} again, it is no usable tokenizer"):
+        ids = _add_tokens(file, backend, config)
+        # Last, as in transformers: what a .model says of its symbols wins over what a config says.
+        backend.add_tokens([AddedToken(text, normalized=False, special=True) for text in symbols])
+        if backend.post_processor is None:
+            backend.post_processor = vocabulary.template(backend, ids["cls_token"], ids["sep_token"])
+        size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        source = None if file.suffix == ".json" else read(file, vocabulary.LARGEST)
+        tokenizer = Tokenizer(backend, ids, size, config["model_max_length"], source)
+        _check(file, tokenizer)
     return tokenizer
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     """A JSON object; empty when there is no such file."""
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # of the JSON, or of its UTF-8
-        raise InputError(f"{file} is not JSON: {error}; copy it again, or remove it") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} is a JSON {type(content).__name__} and no object; copy it again, or remove it")
-    return content
+    return read_json(file) if is_file(file) else {}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -277,7 +276,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = {name: value for name, value in _read_json(folder / "tokenizer_config.json").items() if value is not None}
     for name, only in FIXED.items():
         if config.get(name, only) != only:
-            raise InputError(f"{folder} asks for {name} {config[name]!r}; edgebert has only {only!r}: change it there")
+            raise InputError(
+                f"{folder} asks for {name} {config[name]!r:.80}; edgebert has only {only!r}: change it there"
+            )
     listed = config.get("added_tokens_decoder")
     if listed is None:  # only then does transformers read the two older files
         config |= {name: v for name, v in _read_json(folder / "special_tokens_map.json").items() if v is not None}
@@ -285,11 +286,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if listed is None:
         special = {config[role].content for role in NAMED if role in config}
         listed = {
-            i: {"content": text, "special": text in special, "normalized": text not in special}
+            str(i): {"content": text, "special": text in special, "normalized": text not in special}
             for text, i in _read_json(folder / "added_tokens.json").items()
         }
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
-    extra = extra.values() if isinstance(extra, dict) else extra
+    extra = list(extra.values()) if isinstance(extra, dict) else extra
+    if not isinstance(extra, list):
+        raise InputError(f"{folder} has the extra special tokens {extra!r:.80}; a list of tokens belongs there")
     config["extra"] = [_token(token, "an extra special token") for token in extra]
     try:
         config["added"] = {int(i): _token(t, f"added token {i}", bool(t.get("special"))) for i, t in listed.items()}
@@ -304,7 +307,9 @@ def _token(stated: Any, where: str, special: bool = True) -> AddedToken:
     """A token from a config: its text, or an object with its text as "content" and how it is matched."""
     spec = {"content": stated} if isinstance(stated, str) else stated
     if not isinstance(spec, dict) or not isinstance(spec.get("content"), str) or not spec["content"]:
-        raise InputError(f"the tokenizer's config: {where} is {stated!r}; a text or {{'content': text}} belongs there")
+        raise InputError(
+            f"the tokenizer's config: {where} is {stated!r:.80}; a text or {{'content': text}} belongs there"
+        )
     flags = {name: bool(spec[name]) for name in ("lstrip", "rstrip", "single_word", "normalized") if name in spec}
     return AddedToken(spec["content"], special=special, **flags)
 
@@ -315,6 +320,8 @@ def _add_tokens(file: Path, backend: tokenizers.Tokenizer, config: dict[str, Any
     Returns:
         role -> id. A [MASK] that the vocabulary lacks gets the next id, as in transformers; other roles must be in it.
     """
+    stated = [*config["added"].values(), *config["extra"], *(config[role] for role in NAMED if role in config)]
+    structure.check_added([token.content for token in stated])
     backend.add_tokens([token for _, token in sorted(config["added"].items())])
     for i, token in config["added"].items():
         if (got := backend.token_to_id(token.content)) != i:

@@ -15,11 +15,14 @@ from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from edgebert.errors import InputError
-from edgebert.tokenizers import sentencepiece
+from edgebert.files import is_file, is_folder, parse_json, read
+from edgebert.tokenizers import sentencepiece, structure
 
 Flags = Mapping[str, bool | None]
 
 FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.model", "spiece.model")  # in the order of preference
+
+LARGEST = 32 << 20  # bytes of a file; a tokenizer.json of 500,000 pieces has 20 million
 
 # What a tokenizer_config.json can ask for, and what holds where it does not: the defaults of the class's __init__.
 FLAGS: Mapping[str, Flags] = {
@@ -39,12 +42,12 @@ UNSEEN = "\U0010fffe"  # a noncharacter: in no vocabulary, so what a model makes
 
 def find(path: Path) -> Path:
     """The file to read: `path` itself, or the first of FILES in it."""
-    if path.is_file() and path.suffix in {".json", ".txt", ".model"}:
+    if path.suffix in {".json", ".txt", ".model"} and is_file(path):
         return path
-    if not path.is_dir():
+    if not is_folder(path):
         raise InputError(f"{path} is no tokenizer: give a folder that has one, or its {', '.join(FILES)}")
     others = sorted(path.glob("*.model"))
-    found = [path / name for name in FILES if (path / name).is_file()] or others
+    found = [path / name for name in FILES if is_file(path / name)] or others
     if not found or (len(others) > 1 and found is others):
         names = ", ".join(file.name for file in others) or "none of them"
         raise InputError(f"{path} has no tokenizer: looked for {', '.join(FILES)} or a single *.model, found {names}")
@@ -97,10 +100,8 @@ def template(backend: Tokenizer, cls_id: int, sep_id: int) -> processors.Templat
 
 def unknown_token(file: Path, backend: Tokenizer) -> str:
     """What the model makes of text that it cannot spell."""
-    try:
+    with structure.contained(f"copy {file} again, it is not usable"):
         tokens = backend.model.tokenize(UNSEEN)
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise InputError(f"{file} is not usable: {error}; copy it again") from error
     if len(tokens) != 1:
         raise InputError(f"{file} spells unknown text as {len(tokens)} tokens; one unknown token is supported")
     return str(backend.id_to_token(tokens[0].id))  # Unigram's own value for it is the text as it came
@@ -161,7 +162,7 @@ def _stated(kind: str, config: Mapping[str, Any]) -> Flags:
     flags = {name: config[name] for name in FLAGS[kind] if name in config}
     for name, value in flags.items():
         if not isinstance(value, bool):
-            raise InputError(f"tokenizer_config.json: {name} is {value!r}; true or false belongs there")
+            raise InputError(f"tokenizer_config.json: {name} is {value!r:.80}; true or false belongs there")
     return flags
 
 
@@ -182,10 +183,13 @@ def _flags(file: Path, kind: str, config: Mapping[str, Any]) -> Flags:
 
 
 def _from_json(file: Path, config: Mapping[str, Any]) -> Tokenizer:
+    content = read(file, LARGEST)
     try:
-        backend = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise InputError(f"{file} is no usable tokenizer.json: {error}; copy it again") from error
+        structure.check_json(parse_json(content, file))
+    except ValueError as error:
+        raise InputError(f"{file} is no usable tokenizer.json: {error}") from error
+    with structure.contained(f"copy {file} again, it is no usable tokenizer.json"):
+        backend = Tokenizer.from_str(content.decode())
     if (kind := kind_of(backend)) not in CLASSES:
         raise InputError(f"{file} holds a {kind} model; supported are {' and '.join(CLASSES)}")
     backend.no_truncation()
@@ -200,10 +204,10 @@ def _from_json(file: Path, config: Mapping[str, Any]) -> Tokenizer:
 
 def _from_vocab(file: Path, config: Mapping[str, Any]) -> Tokenizer:
     flags = _flags(file, "wordpiece", config)
-    try:
+    if (lines := read(file, LARGEST).count(b"\n")) > structure.LARGEST:
+        raise InputError(f"{file} has {lines:,} lines, a token each; at most {structure.LARGEST:,} are taken.")
+    with structure.contained(f"copy {file} again, it is no vocabulary, one token a line in UTF-8"):
         vocab = models.WordPiece.read_file(str(file))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise InputError(f"{file} is no vocabulary, one token a line in UTF-8: {error}; copy it again") from error
     unk = str(config.get("unk_token", "[UNK]"))
     if unk not in vocab:
         raise InputError(f"{file} has no {unk}, which stands for what it cannot spell: is it a BERT vocabulary?")

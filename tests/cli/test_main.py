@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny
+from safetensors.torch import load_file, save_file
 
 from edgebert.bundle.manifest import SEAL, sealed
+from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.cli.main import main
 from edgebert.models import MODELS
 
@@ -218,3 +222,83 @@ def test_read_only_folder_is_one_line(small_disk: Path) -> None:
     assert result.returncode == 2
     assert "Read-only file system" in one_line(result)
     assert list(small_disk.iterdir()) == []
+
+
+def hostile_config(**changes: object) -> Callable[[Path], None]:
+    """A checkpoint folder whose config asks for what no model is."""
+
+    def write(folder: Path) -> None:
+        raw = {"model_type": "bert", "architectures": ["BertModel"]} | changes
+        (folder / "config.json").write_text(json.dumps(raw))
+
+    return write
+
+
+def nan_weights(folder: Path) -> None:
+    Checkpoint(tiny.visible("bert", "base"), None, "x", {}, "", ()).save(folder, force=True)
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][3, 4] = float("nan")
+    save_file(weights, folder / "model.safetensors")
+
+
+def garbage_weights(folder: Path) -> None:
+    hostile_config()(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"")
+
+
+def aborting_tokenizer(folder: Path) -> None:
+    """One that ends the process of the library that reads it."""
+    hostile_config()(folder)
+    table = {"type": "Precompiled", "precompiled_charsmap": "//////////8="}
+    model = {"type": "Unigram", "unk_id": 0, "vocab": [["[UNK]", 0.0]]}
+    raw = {"version": "1.0", "added_tokens": [], "normalizer": table, "model": model}
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+
+
+def large_manifest(folder: Path) -> None:
+    with (folder / "manifest.json").open("wb") as file:
+        file.truncate(6 << 30)
+
+
+EXPORT = ("export", "{folder}", "--out", "{folder}-out")
+HOSTILE = {
+    "a pipe": (lambda folder: os.mkfifo(folder / "config.json"), EXPORT, "is a pipe, socket or device"),
+    "an endless device": (lambda f: (f / "config.json").symlink_to("/dev/zero"), EXPORT, "is a pipe, socket or device"),
+    "a million layers": (
+        hostile_config(num_hidden_layers=10**6),
+        (*EXPORT, "--random-init"),
+        "num_hidden_layers=1000000 in a BertConfig; at most 256 is taken.",
+    ),
+    "a list as family": (hostile_config(model_type=[]), EXPORT, "model_type=[] is another architecture"),
+    "weights that are no numbers": (
+        nan_weights,
+        EXPORT,
+        "embeddings.word_embeddings.weight holds NaN or infinity: no answer comes of it",
+    ),
+    "empty weights": (garbage_weights, EXPORT, "pytorch_model.bin is no file that torch.save wrote"),
+    "a tokenizer that aborts": (aborting_tokenizer, (*EXPORT, "--random-init"), "normalization table says"),
+    "a manifest of 6 GB": (large_manifest, ("validate", "{folder}"), "has 6,442,450,944 bytes or more"),
+    "a file without leave": (
+        lambda folder: (folder / "config.json").symlink_to("/proc/self/mem"),
+        EXPORT,
+        "config.json cannot be read: Input/output error.",
+    ),
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices are POSIX's")
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=[] if i < 3 else pytest.mark.slow) for i, how in enumerate(HOSTILE)]
+)
+def test_hostile_input_is_one_line_and_exit_2(tmp_path: Path, how: str) -> None:
+    make, arguments, text = HOSTILE[how]
+    folder = tmp_path / "given"
+    folder.mkdir()
+    make(folder)
+    started = time.monotonic()
+    result = run(*(argument.format(folder=folder) for argument in arguments))
+    assert result.returncode == 2, result.stderr
+    assert text in one_line(result)
+    assert "Traceback" not in result.stderr + result.stdout
+    assert time.monotonic() - started < 60  # the imports of a busy machine, and no waiting
+    assert [path.name for path in tmp_path.iterdir()] == ["given"]

@@ -106,7 +106,7 @@ BPE_JSON = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "voca
 REFUSED_FOLDERS = [
     ({}, r"vocab\.txt, sentencepiece\.model, spiece\.model or a single \*\.model, found none of them"),
     ({"a_model": b"1", "b_model": b"2"}, r"a single \*\.model, found a\.model, b\.model"),
-    ({"tokenizer_json": '{"version": "1.0", "mod'}, r"no usable tokenizer\.json: EOF"),
+    ({"tokenizer_json": '{"version": "1.0", "mod'}, r"tokenizer\.json is not JSON: Unterminated string"),
     ({"tokenizer_json": "{}"}, r"no usable tokenizer\.json"),
     ({"tokenizer": BPE_JSON}, "holds a bpe model; supported are wordpiece and unigram"),
     ({"vocab_txt": BERT.replace("[UNK]", "x")}, r"vocab\.txt has no \[UNK\], which stands for what it cannot spell"),
@@ -115,7 +115,7 @@ REFUSED_FOLDERS = [
     ({"vocab_txt": b"[UNK]\n\xff\xfe"}, "no vocabulary, one token a line in UTF-8"),
     ({"vocab_txt": BERT, "tokenizer_config_json": '{"a": '}, "is not JSON: Expecting value"),
     ({"vocab_txt": BERT, "special_tokens_map_json": b"\xff"}, "is not JSON: .*codec can't decode"),
-    ({"vocab_txt": BERT, "tokenizer_config_json": "[]"}, "is a JSON list and no object"),
+    ({"vocab_txt": BERT, "tokenizer_config_json": "[]"}, "holds a list; a JSON object is needed"),
     ({"vocab_txt": BERT, "tokenizer_config": {"cls_token": 5}}, "cls_token is 5; a text or .* belongs there"),
     ({"vocab_txt": BERT, "tokenizer_config": {"do_lower_case": "yes"}}, "do_lower_case is 'yes'; true or false"),
     ({"vocab_txt": BERT, "tokenizer_config": {"truncation_side": "left"}}, "'left'; edgebert has only 'right'"),

@@ -8,7 +8,7 @@ from reference import batch, cells, outputs, reference
 
 from edgebert.checkpoints.weights import assemble, hf_names, hf_tensors
 from edgebert.errors import InputError, Unsupported
-from edgebert.models import MODELS, Model
+from edgebert.models import MODELS, Model, outline
 from edgebert.models.layers import ACTIVATIONS
 
 # Sums in another order differ by rounding alone; seen: up to 2e-6 on outputs of size 1 to 5.
@@ -170,10 +170,56 @@ BAD_CONFIGS = [
 ]
 
 
+# What has no place in a config, and what would fill the memory: refused by the field's name.
+BAD_CONFIGS += [
+    ("bert", {"num_hidden_layers": 10**6}, InputError, "num_hidden_layers=1000000 in a BertConfig; at most 256"),
+    ("distilbert", {"n_layers": 257}, InputError, "n_layers=257 in a DistilBertConfig; at most 256"),
+    ("bert", {"hidden_size": 10**18}, InputError, "hidden_size=1000000000000000000 in a BertConfig; at most 1,048,576"),
+    ("rembert", {"output_embedding_size": 10**30}, InputError, "output_embedding_size=10{30} in a RemBertConfig"),
+    ("squeezebert", {"vocab_size": 2**31}, InputError, "vocab_size=2147483648 in a SqueezeBertConfig"),
+    ("convbert", {"head_ratio": 10**9}, InputError, "head_ratio=1000000000 in a ConvBertConfig"),
+    ("electra", {"max_position_embeddings": -1}, InputError, "max_position_embeddings=-1 .* must be positive"),
+    ("bert", {"pad_token_id": -1}, InputError, "pad_token_id=-1 in a BertConfig; it must be positive"),
+    ("bert", {"hidden_size": 32.0}, InputError, "hidden_size=32.0 in a BertConfig; a value of type int is needed"),
+    ("bert", {"hidden_size": True}, InputError, "hidden_size=True in a BertConfig; a value of type int is needed"),
+    ("bert", {"hidden_size": None}, InputError, "hidden_size=None in a BertConfig"),
+    ("bert", {"hidden_size": [32] * 10**5}, InputError, r"hidden_size=\[32, 32, .{60,80} in a BertConfig"),
+    ("bert", {"layer_norm_eps": -1e-12}, InputError, "layer_norm_eps=-1e-12 .* must be positive"),
+    ("bert", {"layer_norm_eps": 0}, InputError, "layer_norm_eps=0.0 .* must be positive"),
+    ("bert", {"layer_norm_eps": 1e300}, InputError, "layer_norm_eps=1e\\+300 in a BertConfig; at most 1.0"),
+    ("bert", {"layer_norm_eps": "1e-12"}, InputError, "layer_norm_eps='1e-12' .* type float is needed"),
+    ("bert", {"initializer_range": 10**30}, InputError, "initializer_range=1e\\+30 in a BertConfig"),
+    ("bert", {"hidden_act": ["gelu"]}, InputError, "hidden_act=.* type str is needed"),
+    ("bert", {"num_labels": 10**8}, InputError, "num_labels=100000000; an integer from 1 to 1,048,576"),
+    ("bert", {"num_labels": "3"}, InputError, "num_labels='3'; an integer"),
+    ("bert", {"num_labels": -3}, InputError, "num_labels=-3; an integer"),
+    ("bert", {"id2label": {}}, InputError, "without a gap"),
+    ("bert", {"id2label": "ab"}, InputError, "id2label='ab'; a map"),
+    ("bert", {"id2label": {"0": ["a"], "1": "b"}}, InputError, "a map from label number to name"),
+    ("bert", {"id2label": {"0": None}}, InputError, "a map from label number to name"),
+    ("bert", {"id2label": {"-1": "a", "0": "b"}}, InputError, "a map from label number to name"),
+    ("bert", {"id2label": {"\u0660": "a"}}, InputError, "a map from label number to name"),
+    ("bert", {"id2label": {"9" * 5000: "a"}}, InputError, "a map from label number to name"),
+    ("bert", {"id2label": {"0": "a", "00": "b"}}, InputError, "without a gap"),
+    ("bert", {"is_decoder": []}, Unsupported, r"is_decoder=\[\] is not supported"),
+    ("bert", {"pruned_heads": {"0": [1]}}, Unsupported, "pruned_heads="),
+    (
+        "bert", {"hidden_size": 2**20, "intermediate_size": 2**20}, InputError,
+        "vocab_size=120, hidden_size=1048576, .* make [0-9,]+ parameters; at most 4,000,000,000",
+    ),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(("name", "changes", "error", "text"), BAD_CONFIGS)
 def test_bad_config_is_refused(name: str, changes: dict[str, object], error: type[Exception], text: str) -> None:
     family = MODELS[name]
     raw = dataclasses.asdict(family.config.tiny())
     raw.pop("labels")
     with pytest.raises(error, match=text):
-        Model(family, family.config.from_hf(raw | changes), "base")
+        outline(family, family.config.from_hf(raw | changes), "base")
+
+
+def test_labels_are_named_by_texts_and_by_numbers() -> None:
+    config = MODELS["bert"].config
+    assert config.from_hf({"id2label": {"1": "b", "0": "a", "2": 7}}).labels == ("a", "b", "7")
+    assert config.from_hf({"num_labels": 3}).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
