@@ -306,6 +306,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from edgebert import api
+    from edgebert.runtimes.session import WHOLE
 
     manifest, facts = api.inspect(arguments.path)
     if arguments.json:
@@ -314,7 +315,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     if manifest is not None:
         render.manifest(manifest)
     render.facts(facts)
-    if manifest is not None:
+    if manifest is not None and facts.seal == WHOLE:
         print(f"next: edgebert validate {arguments.path}")
     return 0
 
