@@ -1,7 +1,7 @@
 """Well-formed model files whose graphs are wrong: each format's own writer wrote them, and no runtime can run them.
 
 `CASES` has for each target the wrong graphs that have a name; `scramble` changes numbers, texts and lists of a file at
-random places, those of its schema and not of its bytes.
+random places, those of its schema and not of its bytes. `change` also edits files of edgebert's as another tool may.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from foreign import SIZE, onnx_file, tflite_file
 
 from edgebert.runtimes.coreml import package
 from edgebert.runtimes.executorch import flatbuffer
+from edgebert.runtimes.executorch.program import SEAL_KEY
 
 Change = Callable[[Any], None]
 HUGE = 2**31 - 1
@@ -154,11 +155,20 @@ def _write_tflite(model: Any, source: Path, path: Path) -> None:
     path.write_bytes(bytes(builder.Output()))
 
 
-def _unseal_tflite(model: Any) -> None:
-    """Take out what says that edgebert made the file."""
+def _annotated_tflite(model: Any) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    entry, buffer = schema.MetadataT(), schema.BufferT()
+    buffer.data = np.frombuffer(b"me", np.uint8)
+    entry.name, entry.buffer = b"reviewer", len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata.append(entry)
+
+
+def _unsealed_tflite(model: Any) -> None:
     model.description, model.metadata = b"", []
     for buffer in model.buffers:
-        if buffer.data is not None and bytes(buffer.data[:16]).startswith(b"edgebert.sha256"):
+        if buffer.data is not None and bytes(buffer.data[:16]) == b"edgebert.sha256=":
             buffer.data = None
 
 
@@ -302,7 +312,18 @@ def _plain(node: Any) -> Any:
 def _write_program(root: Any, source: Path, path: Path) -> None:
     data = source.read_bytes()
     segments = data[int.from_bytes(data[24:32], "little") :]
-    path.write_bytes(_framed(flatbuffer.write(flatbuffer.program_schema(), root), segments))
+    # Padded, for a seal is the last thing in a file.
+    path.write_bytes(_framed(flatbuffer.write(flatbuffer.program_schema(), root), segments + bytes(16)))
+
+
+def _unsealed_program(root: Any) -> None:
+    root["named_data"] = [entry for entry in root["named_data"] if entry["key"] != SEAL_KEY]
+    root["execution_plan"] = [plan for plan in root["execution_plan"] if plan["name"] != "producer"]
+
+
+def _unsealed_package(spec: Any) -> None:
+    for key in [key for key in spec.description.metadata.userDefined if key.startswith(package.MARK)]:
+        del spec.description.metadata.userDefined[key]
 
 
 FORMATS: dict[str, tuple[Callable[[Path], Any], Callable[[Any, Path, Path], None]]] = {
@@ -310,6 +331,22 @@ FORMATS: dict[str, tuple[Callable[[Path], Any], Callable[[Any, Path, Path], None
     "onnx": (_read_onnx, _write_onnx),
     "executorch": (_read_program, _write_program),
     "coreml": (_read_package, _write_package),
+}
+
+
+# What another tool may do to a file of edgebert's that changes none of its answers.
+ANNOTATED: dict[str, Change] = {
+    "tflite": _annotated_tflite,
+    "onnx": lambda model: model.metadata_props.add(key="reviewer", value="me"),
+    "executorch": lambda root: root["execution_plan"].append(root["execution_plan"][-1] | {"name": "reviewer"}),
+    "coreml": lambda spec: spec.description.metadata.userDefined.update({"reviewer": "me"}),
+}
+# Takes out all that says that edgebert made a file.
+UNSEALED: dict[str, Change] = {
+    "tflite": _unsealed_tflite,
+    "onnx": lambda model: (model.ClearField("metadata_props"), model.ClearField("producer_name")),
+    "executorch": _unsealed_program,
+    "coreml": _unsealed_package,
 }
 
 
@@ -321,7 +358,7 @@ def _tflite_tensor(model: Any, number: int = 1) -> Any:
     return model.subgraphs[0].tensors[number]
 
 
-def _opcode(name: str) -> Change:
+def opcode(name: str) -> Change:
     def change(model: Any) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
@@ -363,9 +400,9 @@ CASES: dict[str, dict[str, Change]] = {
         "an operator without outputs": lambda m: setattr(_tflite_op(m), "outputs", []),
         "an input out of range": lambda m: setattr(_tflite_op(m), "inputs", [0, 99, -1]),
         "an output out of range": lambda m: setattr(_tflite_op(m), "outputs", [99]),
-        "another opcode": _opcode("CONV_2D"),
-        "an opcode of control flow": _opcode("WHILE"),
-        "an opcode that writes elsewhere": _opcode("SPLIT"),
+        "another opcode": opcode("CONV_2D"),
+        "an opcode of control flow": opcode("WHILE"),
+        "an opcode that writes elsewhere": opcode("SPLIT"),
         "a weight of text": lambda m: setattr(_tflite_tensor(m), "type", 5),
         "a weight of whole numbers": lambda m: setattr(_tflite_tensor(m), "type", 2),
         "a huge shape": lambda m: setattr(_tflite_tensor(m, 0), "shape", [HUGE, HUGE]),
