@@ -206,18 +206,15 @@ def test_whatever_became_of_a_file_is_told_or_refused(made: Exported, tmp_path: 
     target, rng = made.manifest.target, np.random.default_rng(1)
     plain = wrong.change(target, model_of(made), tmp_path / f"plain{SUFFIXES[target]}", wrong.UNSEALED[target])
     assert api.inspect(plain)[1].seal is None
-    files = []
+    names, files = model_files(made), []
     for i in range(100):
-        path = tmp_path / f"{i}{SUFFIXES[target]}"
         if what == "scrambled":
-            files.append(wrong.scramble(target, plain, path, i))
+            files.append(wrong.scramble(target, plain, tmp_path / f"{i}{SUFFIXES[target]}", i))
             continue
-        files.append(Path(shutil.copytree(model_of(made), path) if path.suffix == ".mlpackage" else path))
-        parts = sorted(model_of(made).rglob("*.*")) or [model_of(made)]
-        part = parts[rng.integers(len(parts))]
-        content = bytearray(part.read_bytes())
+        name = names[rng.integers(len(names))]
+        content = bytearray((made.folder / name).read_bytes())
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
-        (path / part.relative_to(model_of(made))).write_bytes(bytes(content))
+        files.append(damaged(made, tmp_path / str(i), name, bytes(content)) / made.manifest.model_file)
     code = """
 import json, sys
 from edgebert import api
