@@ -224,11 +224,11 @@ def interrupts(put_off: bool) -> Iterator[list[int]]:
             kept[number](number, frame)
 
     if threading.current_thread() is threading.main_thread():
-        for number in INTERRUPTS:
-            handler = signal.getsignal(number)
+        for interrupt in INTERRUPTS:
+            handler = signal.getsignal(interrupt)
             if callable(handler):
-                kept[number] = handler
-                signal.signal(number, note)
+                kept[interrupt] = handler
+                signal.signal(interrupt, note)
     try:
         yield came
     finally:
