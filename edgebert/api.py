@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgebert import bundle
 from edgebert.bundle.manifest import Manifest
-from edgebert.bundle.opened import Bundle, open_bundle
+from edgebert.bundle.opened import Bundle, look_into, open_bundle
 from edgebert.bundle.write import write_bundle
 from edgebert.checkpoints import checkpoint
 from edgebert.checkpoints.checkpoint import Checkpoint
@@ -200,23 +200,25 @@ def rank_layers(folder: str | Path, progress: Progress = lambda step: None) -> l
 
 
 def inspect(path: str | Path) -> tuple[Manifest | None, Facts]:
-    """Read a bundle, or a model file that any tool made: its manifest if it has one, and the runtime's facts."""
+    """Read a bundle, or a model file that any tool made: its manifest if it has one, and the runtime's facts.
+
+    A file that edgebert made and another tool edited is told of too, as what it is (`Facts.seal`).
+
+    Raises:
+        InputError: it is neither, or damaged, or its runtime refuses it.
+        MissingDependency: the runtime is not installed.
+    """
     path = Path(path)
     # Some model files are folders themselves, so the ending comes first.
     target = next((target for target, suffix in SUFFIXES.items() if path.suffix == suffix), None)
     if target is None and path.is_dir():
-        with open_bundle(path) as opened:
-            return opened.manifest, opened.session.facts()
+        return look_into(path)
     if target is None or not path.exists():
         kinds = ", ".join(SUFFIXES.values())
         raise InputError(f"{path}: no bundle and no model file; give a bundle's folder or a file ending in {kinds}.")
     if command := RUNTIMES[target].missing():
         raise MissingDependency(f"the {target} runtime is not installed: run {command}")
-    session = RUNTIMES[target].open(path, 1)
-    try:
-        return None, session.facts()
-    finally:
-        session.close()
+    return None, RUNTIMES[target].facts(path)
 
 
 def _check_delegated(manifest: Manifest, wanted: float | None) -> None:

@@ -1,16 +1,22 @@
 """Files read within limits, folders that appear whole or not at all, and what a file's bytes hash to."""
 
+import ctypes
+import errno
 import hashlib
+import itertools
 import json
 import math
 import os
 import shutil
+import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from edgebert.errors import InputError
@@ -167,33 +173,222 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+# Signals that ask a process to end; Windows has no SIGHUP.
+INTERRUPTS = tuple(number for number in signal.Signals if number.name in {"SIGINT", "SIGTERM", "SIGHUP"})
+Handler = Callable[[int, FrameType | None], object]
+
+
 @contextmanager
 def new_folder(final: Path, force: bool, ours: str) -> Iterator[Path]:
     """Give a folder to write into, and move it to `final` when the block ends well; else leave nothing behind.
 
+    At every moment the old folder or the new one stands at `final`, whole. Only one process at a time makes a folder
+    for a place; it clears away first what a killed one left beside it. What appears at `final` while the block runs is
+    left alone, unless it is one of ours and `force` is given: the new folder is then kept beside it.
+
     Args:
-        final: where the folder is to stand. Its parents are made.
+        final: where the folder is to stand; a link is followed. Its parents are made.
         force: replace a folder that is there already.
         ours: a file name that proves that a folder there is one of ours; nothing else is ever replaced.
 
     Raises:
-        InputError: something stands at `final` and may not be replaced.
+        InputError: something stands at `final`, or appeared there, and may not be replaced, or another process makes a
+            folder for the same place.
     """
-    final = Path(os.path.abspath(final))
-    if final.exists() or final.is_symlink():
-        if not final.is_dir() or (any(final.iterdir()) and not (final / ours).is_file()):
-            raise InputError(f"{final} exists and holds no {ours}, so it is left alone: choose another --out.")
-        if any(final.iterdir()) and not force:
-            raise InputError(f"{final} exists already: pass --force to replace it, or choose another --out.")
+    final = Path(os.path.realpath(final))
+    if final.is_mount():
+        raise InputError(f"{final} is where a file system is mounted, so no folder moves there: choose one in it.")
     final.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, so that the move is a rename on one file system.
-    staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent))
+    with _workshop(final) as work:
+        _check_place(final, force, ours)
+        made = work / NEW
+        made.mkdir()
+        yield made
+        with interrupts(put_off=True):
+            _place(made, final, force, ours)
+
+
+def _check_place(final: Path, force: bool, ours: str) -> None:
+    """Refuse what may not be replaced before any work."""
+    if not os.path.lexists(final) or _is_empty(final):
+        return
+    if not _is_ours(final, ours):
+        raise InputError(f"{final} exists and holds no {ours}, so it is left alone: choose another --out.")
+    if not force:
+        raise InputError(f"{final} exists already: pass --force to replace it, or choose another --out.")
+
+
+def _is_ours(folder: Path, ours: str) -> bool:
+    return not folder.is_symlink() and (folder / ours).is_file()
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _place(made: Path, final: Path, force: bool, ours: str) -> None:
+    """Move a finished folder to its place, or beside it where something stands there that is to stay."""
     try:
-        staging.chmod(0o755)
-        yield staging
-        _swap(staging, final)
+        made.rename(final)  # takes the place of nothing or of an empty folder, and of nothing else
+    except OSError as error:
+        if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR} or not os.path.lexists(final):
+            raise
+    else:
+        return
+    if force and _is_ours(final, ours):
+        swap(made, final)
+        return
+    spare = _spare(final)
+    made.rename(spare)
+    raise InputError(f"{final} appeared meanwhile and is left alone: what was made is whole, and is in {spare}.")
+
+
+def _spare(final: Path) -> Path:
+    """A new empty folder beside a place: `out-2` of `out`."""
+    for number in itertools.count(2):
+        with suppress(FileExistsError):
+            spare = final.with_name(f"{final.name}-{number}")
+            spare.mkdir()
+            break
+    return spare
+
+
+# What stands in a workshop: the lock of who works there, what is made, and what a swap in several steps moves aside.
+LOCK, NEW, ASIDE = "lock", "new", "new.aside"
+
+
+@contextmanager
+def _workshop(final: Path) -> Iterator[Path]:
+    """A folder beside a place, on the same file system, for one process at a time; it is gone afterwards."""
+    work = final.with_name(f".{final.name}.part")
+    lock = _locked(work, final)
+    try:
+        if (work / ASIDE).exists() and not os.path.lexists(final):
+            (work / ASIDE).rename(final)  # killed between the steps of a swap
+        _clear(work)
+        yield work
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        with interrupts(put_off=True):
+            _clear(work)
+            # In this order, and the folder only if it is empty: who comes next may have made its own lock in it by now.
+            with suppress(OSError):
+                (work / LOCK).unlink()
+                work.rmdir()
+            os.close(lock)
+
+
+def _clear(work: Path) -> None:
+    for name in (NEW, ASIDE):
+        shutil.rmtree(work / name, ignore_errors=True)
+
+
+def _locked(work: Path, final: Path) -> int:
+    """Lock a workshop, which is made where there is none; gives the lock's descriptor.
+
+    The system lets go of the lock of a process that ends, however it ends.
+    """
+    import fcntl  # not on Windows
+
+    while True:
+        with suppress(FileExistsError):  # of one that is just being removed Path.mkdir makes an error
+            os.mkdir(work)
+        try:
+            # A file and not the folder: over NFS a lock needs something that is open to be written.
+            lock = os.open(work / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            continue  # whose it was has just removed it
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), os.stat(work / LOCK)):
+                return lock
+        except BlockingIOError:
+            os.close(lock)
+            raise InputError(
+                f"another edgebert is writing {final}: wait until it is done, or choose another --out."
+            ) from None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)  # of a workshop that was removed between the two calls
+
+
+def swap(made: Path, place: Path) -> None:
+    """Put one folder in the place of another, which is then where the first one was; at no moment is there neither.
+
+    Args:
+        made: a folder.
+        place: where it is to stand; where nothing does, it is moved there.
+    """
+    if not os.path.lexists(place):
+        made.rename(place)
+    elif not _exchanged(made, place):
+        # Some file systems, such as NFS, exchange no names. A polite kill waits for these steps (see
+        # `interrupts`); after any other what was moved aside is put back when the next folder is made for this place.
+        aside = made.with_name(f"{made.name}.aside")
+        place.rename(aside)
+        try:
+            made.rename(place)
+        except BaseException:
+            aside.rename(place)
+            raise
+        aside.rename(made)
+
+
+# From Linux' fcntl.h and fs.h, and macOS' stdio.h.
+AT_FDCWD, RENAME_EXCHANGE, RENAME_SWAP = -100, 2, 2
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system or the file system has no call for it."""
+    if sys.platform == "win32":
+        return False
+    library, names = ctypes.CDLL(None, use_errno=True), (os.fsencode(one), os.fsencode(other))
+    if hasattr(library, "renameat2"):
+        failed = library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE)
+    elif hasattr(library, "renamex_np"):
+        failed = library.renamex_np(*names, RENAME_SWAP)
+    else:
+        return False
+    number = ctypes.get_errno()
+    if failed and number not in {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}:
+        raise OSError(number, os.strerror(number), str(other))
+    return not failed
+
+
+@contextmanager
+def interrupts(put_off: bool) -> Iterator[list[int]]:
+    """Note the interrupts that come while the block runs: Ctrl-C, a polite kill, a terminal that is closed.
+
+    Args:
+        put_off: raise them when the block has ended, and not in the middle of it.
+
+    Returns:
+        The numbers of the signals that came. None come where no handler of Python's is set for them, and none outside
+        the main thread.
+    """
+    came: list[int] = []
+    kept: dict[int, Handler] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if not put_off:
+            kept[number](number, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        for interrupt in INTERRUPTS:
+            handler = signal.getsignal(interrupt)
+            if callable(handler):
+                kept[interrupt] = handler
+                signal.signal(interrupt, note)
+    try:
+        yield came
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        for number in came if put_off else ():
+            kept[number](number, None)
 
 
 @contextmanager
@@ -219,21 +414,6 @@ def replaced(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _swap(staging: Path, final: Path) -> None:
-    """Put `staging` in the place of `final`; on failure the old folder is back."""
-    if not final.exists():
-        staging.rename(final)
-        return
-    old = staging.with_suffix(".old")
-    final.rename(old)
-    try:
-        staging.rename(final)
-    except BaseException:
-        old.rename(final)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def sha256(*paths: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
+from edgebert.files import interrupts
 from edgebert.models import Model
 from edgebert.quantization.recipes import NOT_TAKEN, TARGET_RECIPES, Recipe
 
@@ -61,7 +62,8 @@ def contained(target: str, what: str) -> Iterator[None]:
 
     Its talk is caught below Python too, for converters write to the descriptors of standard output and error from C++.
     The log stays only where the conversion failed. Errors of edgebert's own pass, and so does an OSError: a full disk
-    or a place that may not be written to is not the converter's doing.
+    or a place that may not be written to is not the converter's doing. An interrupt ends the block as one whatever the
+    converter made of it: torch turns some into errors of its own, and modules that it tries to import swallow others.
 
     Args:
         target: for the log's name.
@@ -69,18 +71,25 @@ def contained(target: str, what: str) -> Iterator[None]:
 
     Raises:
         ConversionFailed: the block raised something else.
+        KeyboardInterrupt: an interrupt came.
     """
     descriptor, log = tempfile.mkstemp(prefix=f"edgebert-{target}-", suffix=".log")
     quiet, failed = logging.root.manager.disable, False
     logging.disable(logging.CRITICAL)
     try:
-        with os.fdopen(descriptor, "w", errors="replace") as stream, _turned_to(stream), warnings.catch_warnings():
+        with (
+            os.fdopen(descriptor, "w", errors="replace") as stream, _turned_to(stream), warnings.catch_warnings(),
+            interrupts(put_off=False) as came,
+        ):  # fmt: skip
             warnings.simplefilter("ignore")
             try:
                 yield
             except Exception:
                 traceback.print_exc(file=stream)
-                raise
+                if not came:
+                    raise
+            if came:
+                raise KeyboardInterrupt
     except ConversionFailed as error:
         raise ConversionFailed(f"{what}: {error}") from error
     except (EdgebertError, OSError):

@@ -1,7 +1,10 @@
-"""One runtime a target: file in, outputs out. Each module has `missing` and `open`; a Session is in session.py.
+"""One runtime a target: file in, outputs out. Each has `missing`, `open` and `facts`; a Session is in session.py.
 
-`missing() -> str | None` is the command that installs what the runtime needs. `open(path, threads) -> Session`. One
-that needs options of its runtime on this host to compute as on a phone has them as `HOST_OPTIONS`, text to text.
+`missing() -> str | None` is the command that installs what the runtime needs. `open(path, threads) -> Session` opens a
+file to be run: a whole one of edgebert's, or one by another tool. `facts(path) -> Facts` tells what is in any file, in
+one that was edited since edgebert made it too. A file that edgebert did not seal is given to native code in a process
+of its own first, see apart.py. A runtime that needs options on this host to compute as on a phone has them as
+`HOST_OPTIONS`, text to text.
 
 Beside each stands an `unrounded` module, for the gate: `constants(path)` gives every stored number of a file that
 edgebert made as a `session.Constant`, and `open_unrounded(path)` its graphs with all rounding left out, a session for

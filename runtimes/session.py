@@ -8,12 +8,22 @@ cuts the outputs back to T.
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from edgebert.errors import InputError
 from edgebert.models.signature import INPUTS, Arrays, has_token_axis
+
+# What the seal says that edgebert puts into each file, the SHA-256 of the file's own bytes. It proves that they are the
+# bytes that were sealed, and not who sealed them.
+WHOLE, EDITED = "whole", "edited"
+SEALS: dict[str | None, str] = {
+    WHOLE: "whole: these are the bytes that were sealed, which does not prove who made them",
+    EDITED: "edited since edgebert made it: these are not the bytes that were sealed",
+    None: "none: not a file of edgebert's",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,7 @@ class Facts:
         weights: constant tensors other than shapes and axes, shared ones once.
         metadata: what the file says of itself, key to text.
         delegation: None where the runtime has no delegates, or cannot tell.
+        seal: `whole` where the bytes are those that edgebert sealed, `edited` where they are not, None without a seal.
     """
 
     runtime: str
@@ -114,6 +125,7 @@ class Facts:
     weights: tuple[Weight, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     delegation: Delegation | None = None
+    seal: str | None = None
 
     @property
     def weight_bytes(self) -> dict[str, int]:
@@ -138,6 +150,15 @@ class Session(Protocol):
     def close(self) -> None:
         """Let the file go; the session is not to be used afterwards."""
         ...
+
+
+def refuse_edited(path: Path, seal: str | None) -> None:
+    """Raise InputError for a file that is not what edgebert sealed."""
+    if seal == EDITED:
+        raise InputError(
+            f"{path} was edited or damaged since edgebert made it: its bytes are not those that were sealed. Export or "
+            "copy it again; edgebert inspect tells what is in it."
+        )
 
 
 def check_inputs(inputs: Mapping[str, np.ndarray], longest: int | None) -> tuple[int, int]:

@@ -1,125 +1,244 @@
-"""Reading: what is no file, too large or no sound JSON is refused in one line and at once; devices and pipes too."""
+"""Folders appear whole or not at all: killed at each step of a swap, met by others, beside what appeared meanwhile."""
 
 import os
-import time
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from edgebert.bundle import manifest
-from edgebert.checkpoints import checkpoint
-from edgebert.errors import HEAD, TAIL, InputError
-from edgebert.files import DEPTH, JSON_BYTES, read, read_json
+from edgebert import files
+from edgebert.errors import InputError
+from edgebert.files import interrupts, new_folder, swap
 
-GIGABYTE = 1 << 30
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs the signals and locks of POSIX")
 
-JSONS = {
-    "empty": (b"", "is not JSON: Expecting value"),
-    "cut": (b'{"a": [1, 2', "is not JSON: Expecting ',' delimiter"),
-    "no object": (b"[1]", "holds a list; a JSON object is needed"),
-    "a name": (b"null", "holds a NoneType; a JSON object is needed"),
-    "5,000 digits": (b'{"a": %s}' % (b"9" * 5000), "a number has 5000 digits"),
-    "beyond floats": (b'{"a": 1e999}', "1e999 is not a finite number"),
-    "NaN": (b'{"a": NaN}', "NaN is not a finite number"),
-    "Infinity": (b'{"a": [-Infinity]}', "-Infinity is not a finite number"),
-    "100,000 deep": (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", f"at most {DEPTH} levels"),
-    "deep and cut": (b'{"a": ' * 100_000, f"at most {DEPTH} levels"),
-    "100 deep": (b'{"a": ' * 100 + b"1" + b"}" * 100, f"at most {DEPTH} levels"),
-    "a key twice": (b'{"b": {"a": 1, "c": 2, "a": 1}}', "the key 'a' comes twice"),
-    "half a surrogate pair": (b'{"a": ["\\ud800"]}', "is not JSON: .*surrogates not allowed"),
-    "half a pair as a key": (b'{"\\uDC00": 1}', "is not JSON: .*surrogates not allowed"),
-    "UTF-16": ('{"a": 1}'.encode("utf-16"), "is not JSON: .*can't decode byte 0xff"),
-    "a byte order mark": (b'\xef\xbb\xbf{"a": 1}', "is not JSON: .*BOM"),
-    "latin-1": ('{"a": "é"}'.encode("latin-1"), "is not JSON: .*can't decode byte 0xe9"),
+# Makes a folder in the place of another, and sends itself a signal before or after the n-th of the watched calls.
+CHILD = """
+import os, shutil, signal, sys
+from pathlib import Path
+from edgebert import files
+
+final, at, number, exchanges, watched = Path(sys.argv[1]), *map(int, sys.argv[2:5]), sys.argv[5]
+steps = 0
+
+def step():
+    global steps
+    if steps == at:
+        os.kill(os.getpid(), number)
+    steps += 1
+
+def seen(call):
+    def called(*given, **named):
+        step()
+        try:
+            return call(*given, **named)
+        finally:
+            step()
+    return called
+
+def interrupt(number, frame):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGTERM, interrupt)
+if not exchanges:
+    files._exchanged = lambda one, other: False
+calls = {
+    "swap": [(Path, "rename"), (files, "_exchanged")],
+    "end": [(shutil, "rmtree"), (Path, "unlink"), (Path, "rmdir")],
 }
+for where, name in calls[watched]:
+    setattr(where, name, seen(getattr(where, name)))
+try:
+    with files.new_folder(final, True, "mark") as made:
+        for name in ("mark", "body"):
+            (made / name).write_text("new")
+except KeyboardInterrupt:
+    sys.exit(130)
+print(steps)
+"""
 
 
-@pytest.mark.parametrize("how", JSONS)
-def test_unsound_json_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
-    content, text = JSONS[how]
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(InputError, match=text) as caught:
-        read_json(tmp_path / "config.json")
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) <= HEAD + TAIL + 10
+def fill(folder: Path, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in ("mark", "body"):
+        (folder / name).write_text(text)
 
 
-def test_sound_json_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(
-        '{"a": "\\ud83d\\ude00 \\\\ud800", "b": 1000000000000000019884624838656, "c": [{}]}'
-    )
-    assert read_json(tmp_path / "a.json") == {"a": "\U0001f600 \\ud800", "b": int(1e30), "c": [{}]}
+def content(folder: Path) -> str:
+    """The one text that both files of a whole folder hold."""
+    texts = {path.name: path.read_text() for path in folder.iterdir()}
+    assert set(texts) == {"mark", "body"}
+    assert len(set(texts.values())) == 1
+    return texts["mark"]
 
 
-def sparse(path: Path, size: int) -> None:
-    """A file of that size that takes no room."""
-    with path.open("wb") as file:
-        file.truncate(size)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "asked to end"])
+@pytest.mark.parametrize("exchanges", [True, False], ids=["exchange", "renames"])
+@pytest.mark.parametrize("watched", ["swap", pytest.param("end", marks=pytest.mark.slow)])
+def test_a_folder_stands_whole_wherever_its_making_is_ended(
+    tmp_path: Path, number: signal.Signals, exchanges: bool, watched: str
+) -> None:
+    final, found, ended = tmp_path / "out", [], False
+    for at in range(100):
+        fill(final, "old")
+        call = [sys.executable, "-c", CHILD, str(final), str(at), str(int(number)), str(int(exchanges)), watched]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
+        if ended := done.returncode == 0:
+            break
+        assert done.returncode == (130 if number == signal.SIGTERM else -number), done.stderr
+        if number == signal.SIGTERM:
+            assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        if exchanges or number == signal.SIGTERM:
+            assert content(final) in {"old", "new"}
+        with pytest.raises(InputError, match="exists already"), new_folder(final, False, "mark"):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        found.append(content(final))
+    assert ended, "every step was tried"
+    assert int(done.stdout) == len(found) >= 4
+    assert found == sorted(found, reverse=True)  # old up to a step, new from there on
+    # A polite kill waits until a swap is done.
+    assert set(found) == ({"new"} if (watched, number) == ("swap", signal.SIGTERM) else {"old", "new"})
 
 
-KINDS = {
-    "folder": (Path.mkdir, "is a folder; a file is needed"),
-    "pipe": (os.mkfifo, "is a pipe, socket or device; a file is needed"),
-    "endless device": (lambda path: path.symlink_to("/dev/zero"), "is a pipe, socket or device"),
-    "6 GB": (lambda path: sparse(path, 6 * GIGABYTE), "has 6,442,450,944 bytes or more; at most 16,777,216 are read"),
-    "file that cannot be read": (lambda path: path.symlink_to("/proc/self/mem"), "cannot be read: Input/output error"),
-    "link to itself": (lambda path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
-    "nothing": (lambda path: None, "has no .*json: give a folder that holds one"),
-}
+def appear_file(final: Path) -> None:
+    final.write_text("a letter")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="pipes and devices are POSIX's")
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_readable_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
-    make, text = KINDS[kind]
-    make(tmp_path / "config.json")
-    started = time.monotonic()
-    with pytest.raises(InputError, match=text):
-        checkpoint.load(tmp_path)
-    make(tmp_path / "manifest.json")
-    with pytest.raises(InputError, match=r"is no bundle" if kind in NO_FILE else text):
-        manifest.read(tmp_path)
-    assert time.monotonic() - started < 5
+def appear_folder(final: Path) -> None:
+    final.mkdir()
+    (final / "letter").write_text("a letter")
 
 
-# Of which a folder is just no bundle.
-NO_FILE = ("folder", "pipe", "endless device", "nothing")
+def appear_link(final: Path) -> None:
+    appear_folder(final.with_name("elsewhere"))
+    final.symlink_to("elsewhere")
 
 
-def test_a_file_of_proc_that_says_it_is_empty_is_held_to_the_limit() -> None:
-    if not Path("/proc/self/maps").exists():
-        pytest.skip("no /proc here")
-    with pytest.raises(InputError, match="at most 100 are read"):
-        read(Path("/proc/self/maps"), 100)
+def appear_ours(final: Path) -> None:
+    fill(final, "another")
 
 
-@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="users are POSIX's")
-def test_a_file_without_leave_is_said_to_be_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "config.json").chmod(0)
-    tmp_path.chmod(0o755)
-    monkeypatch.chdir(tmp_path)
-    user = os.geteuid()
-    if not user:
-        os.seteuid(65534)  # root may read everything
+APPEARED = [(appear, force) for appear in (appear_file, appear_folder, appear_link) for force in (False, True)]
+
+
+@pytest.mark.parametrize(("appear", "force"), [*APPEARED, (appear_ours, False)])
+def test_what_appears_meanwhile_is_left_alone_and_the_new_folder_kept(
+    tmp_path: Path, appear: object, force: bool
+) -> None:
+    final = tmp_path / "out"
+    (tmp_path / "out-2").mkdir()  # a name that is taken
+    assert callable(appear)
+
+    def make() -> None:
+        with new_folder(final, force, "mark") as made:
+            fill(made, "new")
+            appear(final)
+
+    with pytest.raises(
+        InputError, match=r"appeared meanwhile and is left alone: .* whole, and is in .*out-3\."
+    ) as told:
+        make()
+    assert "\n" not in str(told.value)
+    assert content(tmp_path / "out-3") == "new"
+    assert not any((tmp_path / "out-2").iterdir())
+    if appear is appear_ours:
+        assert content(final) == "another"
+    else:
+        assert (final if final.is_file() else final / "letter").read_text() == "a letter"
+        assert final.is_symlink() == (appear is appear_link)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_one_of_ours_that_appears_is_replaced_by_force(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out", True, "mark") as made:
+        fill(made, "new")
+        appear_ours(tmp_path / "out")
+    assert content(tmp_path / "out") == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_second_one_for_the_same_place_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    with new_folder(tmp_path / "there" / "out", False, "mark") as made:
+        fill(made, "first")
+        for place in ("there/out", "link/out"):
+            with pytest.raises(InputError, match=r"another edgebert is writing .*there/out: wait"):
+                new_folder(tmp_path / place, True, "mark").__enter__()
+        with new_folder(tmp_path / "there" / "other", False, "mark") as other:
+            fill(other, "other")
+    assert content(tmp_path / "there" / "out") == "first"
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["other", "out"]
+
+
+def test_many_at_once_leave_one_whole_folder(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from edgebert.errors import InputError
+from edgebert.files import new_folder
+made = 0
+while made < 15:
     try:
-        with pytest.raises(InputError, match=r"^config\.json cannot be read: Permission denied"):
-            checkpoint.load(".")
-    finally:
-        os.seteuid(user)
+        with new_folder(Path("out"), True, "mark") as folder:
+            for name in ("mark", "body"):
+                (folder / name).write_text(f"{sys.argv[1]} {made}")
+        made += 1
+    except InputError as error:
+        assert "another edgebert is writing" in str(error), error
+"""
+    call = [sys.executable, "-c", code]
+    running = [subprocess.Popen([*call, str(i)], cwd=tmp_path) for i in range(4)]
+    assert [process.wait(timeout=120) for process in running] == [0] * 4
+    assert content(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_names_that_no_file_system_has_are_refused(tmp_path: Path) -> None:
-    for name in ("a\0b", "a" * 5000):
-        with pytest.raises(InputError, match="cannot be read"):
-            read_json(tmp_path / name, JSON_BYTES)
-        with pytest.raises(InputError, match="cannot be read"):
-            checkpoint.load(tmp_path / name)
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    fill(tmp_path / "real", "old")
+    (tmp_path / "out").symlink_to("real")
+    with new_folder(tmp_path / "out", True, "mark") as made:
+        fill(made, "new")
+    assert (tmp_path / "out").is_symlink()
+    assert content(tmp_path / "real") == "new"
 
 
-def test_a_message_stays_one_line_whatever_a_file_puts_into_it() -> None:
-    error = InputError("a\nb\x1b[31m\u202e\ud800\x85é😀" + "x" * 10_000 + "; copy it again")
-    assert str(error).startswith(r"a\nb\x1b[31m\u202e\ud800\x85é😀x")
-    assert str(error).endswith("xxx; copy it again")
-    assert len(str(error).splitlines()) == 1
-    assert len(str(error)) < HEAD + TAIL + 100
+def test_the_root_is_no_place_for_a_folder() -> None:
+    with pytest.raises(InputError, match="a file system is mounted"), new_folder(Path("/"), True, "mark"):
+        pass
+
+
+@pytest.mark.parametrize("exchanges", [True, False], ids=["exchange", "renames"])
+def test_a_swap_changes_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool) -> None:
+    if not exchanges:
+        monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    fill(tmp_path / "one", "one")
+    swap(tmp_path / "one", tmp_path / "two")
+    fill(tmp_path / "one", "another")
+    swap(tmp_path / "one", tmp_path / "two")
+    assert (content(tmp_path / "one"), content(tmp_path / "two")) == ("one", "another")
+    with pytest.raises(FileNotFoundError):
+        swap(tmp_path / "absent", tmp_path / "two")
+    assert content(tmp_path / "two") == "another"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+@pytest.mark.parametrize("put_off", [True, False])
+def test_interrupts_are_noted_and_raised_at_once_or_afterwards(put_off: bool) -> None:
+    handler, reached = signal.getsignal(signal.SIGINT), []
+
+    def block() -> None:
+        with interrupts(put_off) as came:
+            try:
+                signal.raise_signal(signal.SIGINT)
+                reached.append("the end")
+            finally:
+                reached.append(came == [signal.SIGINT])
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert reached == (["the end", True] if put_off else [True])
+    assert signal.getsignal(signal.SIGINT) is handler

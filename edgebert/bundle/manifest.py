@@ -164,7 +164,22 @@ def read(folder: str | Path) -> Manifest:
     """Read and check a bundle's manifest, and that each file is there with the bytes it was written with.
 
     Raises:
-        InputError: the folder is no bundle, a later version's, or damaged; the message says which.
+        InputError: the folder is no bundle, a later version's, edited or damaged; the message says which.
+    """
+    manifest, changed = look(folder)
+    if changed is not None:
+        raise changed
+    return manifest
+
+
+def look(folder: str | Path) -> tuple[Manifest, InputError | None]:
+    """Read a bundle as `read` does, also one whose model file is not the one it was written with.
+
+    Returns:
+        The manifest, and what is wrong with the model file, if anything is.
+
+    Raises:
+        InputError: as `read`, for everything but the model file's contents.
     """
     folder = Path(folder)
     if not is_file(folder / MANIFEST):
@@ -182,15 +197,21 @@ def read(folder: str | Path) -> Manifest:
         )
     said = raw.pop(SEAL, None)
     manifest = _typed(raw, folder / MANIFEST)
+    changed = None
     for name, entry in manifest.files.items():
-        _verify(folder, name, entry)
+        try:
+            _verify(folder, name, entry)
+        except InputError as error:
+            if PurePosixPath(name).parts[:1] != (manifest.model_file,):
+                raise
+            changed = changed or error
     for name in (manifest.model_file, GOLDEN):
         if not any(file == name or file.startswith(f"{name}/") for file in manifest.files):
             raise InputError(f"{folder / MANIFEST} does not list {name}: export the bundle again.")
     blank = content.replace(str(said).encode(), BLANK.encode(), 1)
     if said != hashlib.sha256(blank).hexdigest():
         raise InputError(f"{folder / MANIFEST} is damaged or was edited: export or copy the bundle again.")
-    return manifest
+    return manifest, changed
 
 
 def _typed(raw: dict[str, Any], path: Path) -> Manifest:

@@ -1,9 +1,9 @@
 """An open bundle: text in, the task's answer out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from edgebert.bundle.manifest import Manifest
 from edgebert.errors import InputError, MissingDependency
 from edgebert.models.signature import Arrays, check_ids, limit_types
 from edgebert.runtimes import RUNTIMES
-from edgebert.runtimes.session import Session
+from edgebert.runtimes.session import EDITED, Facts, Session
 from edgebert.tokenizers import tokenizer
 from edgebert.tokenizers.tokenizer import Encoding, Tokenizer
 
@@ -130,15 +130,33 @@ def open_bundle(folder: str | Path, threads: int = 1) -> Bundle:
     """Open a bundle for use; see `edgebert.open`."""
     folder = Path(folder)
     manifest = bundle.read(folder)
+    runtime = _runtime(folder, manifest)
+    words = tokenizer.load(folder / bundle.TOKENIZER) if bundle.TOKENIZER in manifest.files else None
+    return Bundle(folder, manifest, runtime.open(folder / manifest.model_file, threads), words)
+
+
+def look_into(folder: str | Path) -> tuple[Manifest, Facts]:
+    """What a bundle says of itself, and what its model file holds; also where that file was edited since.
+
+    Raises:
+        InputError: the folder is no bundle, or another of its files is not the one that was written.
+        MissingDependency: the runtime is not installed.
+    """
+    folder = Path(folder)
+    manifest, changed = bundle.look(folder)
+    facts: Facts = _runtime(folder, manifest).facts(folder / manifest.model_file)
+    # A file with a whole seal of its own may still be another bundle's.
+    return manifest, replace(facts, seal=EDITED) if changed else facts
+
+
+def _runtime(folder: Path, manifest: Manifest) -> ModuleType:
     if manifest.target not in RUNTIMES:
         raise InputError(
             f"{folder}: target {manifest.target!r} is not known; this edgebert runs {', '.join(RUNTIMES)}."
         )
-    runtime = RUNTIMES[manifest.target]
-    if command := runtime.missing():
+    if command := RUNTIMES[manifest.target].missing():
         raise MissingDependency(f"the {manifest.target} runtime is not installed: run {command}")
-    words = tokenizer.load(folder / bundle.TOKENIZER) if bundle.TOKENIZER in manifest.files else None
-    return Bundle(folder, manifest, runtime.open(folder / manifest.model_file, threads), words)
+    return RUNTIMES[manifest.target]
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

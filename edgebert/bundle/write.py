@@ -29,7 +29,7 @@ def write_bundle(
     """Write everything beside the model file; the manifest still without a report."""
     answers.save(folder / GOLDEN)
     if source.tokenizer is not None:
-        source.tokenizer.backend.save(str(folder / TOKENIZER))
+        source.tokenizer.save_json(folder / TOKENIZER)
     session = RUNTIMES[target].open(artifact.path, 1)
     facts = session.facts()
     session.close()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from edgebert.checkpoints.read import locate, read_config, read_tensors
@@ -54,7 +55,10 @@ class Checkpoint:
         config = {**self.raw_config, **_hf_config(self.model), "architectures": [architecture]}
         with new_folder(Path(folder), force, "config.json") as staging:
             (staging / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            save_file(hf_tensors(self.model), staging / "model.safetensors", metadata={"format": "pt"})
+            try:
+                save_file(hf_tensors(self.model), staging / "model.safetensors", metadata={"format": "pt"})
+            except SafetensorError as error:  # what it makes of a full disk
+                raise InputError(f"{folder} cannot be written: {error}") from None
             if self.tokenizer is not None:
                 self.tokenizer.save(staging)
         return Path(folder)

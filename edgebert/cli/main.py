@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from edgebert.cli import render
 from edgebert.errors import EdgebertError, ParityFailed
+from edgebert.files import INTERRUPTS
 
 EXPORT_STEPS = 5
 COSTLIEST = 10  # modules that --sensitivity lists
@@ -19,25 +20,34 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code (see `edgebert --help`)."""
     arguments = _parser().parse_args(argv)
     _interrupts.clear()
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no SIGHUP
-            signal.signal(getattr(signal, name), _interrupt)
+    for number in INTERRUPTS:
+        # A hang-up that is ignored from the start is so by nohup.
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         code: int = arguments.verb(arguments)
-    except EdgebertError as error:
-        return _fail(str(error), error.exit_code, arguments.json)
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was left behind", 130, arguments.json)
-    except BrokenPipeError:
+    except (Exception, KeyboardInterrupt) as error:
+        # Native code and converters make errors of their own of an interrupt.
+        if _interrupts or isinstance(error, KeyboardInterrupt):
+            return _fail("interrupted; nothing half-made was left behind", 130, arguments.json)
+        return _failed(error, arguments.json)
+    return code
+
+
+def _failed(error: Exception, as_json: bool) -> int:
+    """The exit code of an error that a user can do something about, told in one line; any other is raised again."""
+    if isinstance(error, EdgebertError):
+        return _fail(str(error), error.exit_code, as_json)
+    if isinstance(error, BrokenPipeError):
         # Whoever read our output is gone; keep Python from saying so at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
         advice = ": give a place with room that you may write to" if full else ""
-        return _fail(f"{where}{error.strerror or error}{advice}", 2, arguments.json)
-    return code
+        return _fail(f"{where}{error.strerror or error}{advice}", 2, as_json)
+    raise error
 
 
 _interrupts: list[int] = []
@@ -298,6 +308,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from edgebert import api
+    from edgebert.runtimes.session import WHOLE
 
     manifest, facts = api.inspect(arguments.path)
     if arguments.json:
@@ -306,7 +317,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     if manifest is not None:
         render.manifest(manifest)
     render.facts(facts)
-    if manifest is not None:
+    if manifest is not None and facts.seal == WHOLE:
         print(f"next: edgebert validate {arguments.path}")
     return 0
 

@@ -144,16 +144,23 @@ def modules(manifest: "Manifest") -> None:
 def facts(facts: "Facts") -> None:
     """Print what a runtime knows about a file."""
     from edgebert.quantization.sizes import by_part
+    from edgebert.runtimes.session import SEALS
 
     ops = sorted(facts.ops.items(), key=lambda item: -item[1])
     largest = sorted(facts.weights, key=lambda weight: -weight.bytes)[:TENSORS]
     rows = [
         ("runtime", facts.runtime),
         ("size", f"{facts.file_bytes / 1e6:.2f} MB"),
+        ("seal", SEALS[facts.seal]),
         ("inputs", _shapes(facts.inputs)),
         ("outputs", _shapes(facts.outputs)),
         ("nodes", str(facts.nodes)),
-        ("delegated", "the runtime has no delegates here" if facts.delegation is None else str(facts.delegation)),
+        (
+            "delegated",
+            "the runtime has no delegates here, or does not tell"
+            if facts.delegation is None
+            else str(facts.delegation),
+        ),
         ("operators", ", ".join(f"{name} {count}" for name, count in ops)),
         ("weights", _megabytes(facts.weight_bytes)),
         ("by name", _megabytes(by_part((weight.name, weight.bytes) for weight in facts.weights))),

@@ -104,6 +104,7 @@ def collect(
 def row(one: Subject, found: Measurement) -> Row:
     """A row of what a device found, without its ratio as yet; a simulated phone's times as one was calibrated."""
     found = correction.apply(found, one.kind)
+    found = replace(found, notes=(*found.notes, *one.notes))
     return Row(one.name, one.target, one.recipe, _tokens(found.inputs), one.file_bytes, one.delegated, found)
 
 

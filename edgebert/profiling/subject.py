@@ -1,7 +1,6 @@
 """What is profiled, and where: model files looked at before native code is given them, and devices that are ready."""
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from edgebert.preflight import known
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.devices import device_names, open_device
 from edgebert.runtimes.devices.device import RUNTIME_OF, Device, Job
+from edgebert.runtimes.session import EDITED, SEALS, Facts
 
 Progress = Callable[[str], None]
 
@@ -35,6 +35,7 @@ class Subject:
         lengths: to run it at; None stands for the file's own.
         manifest: of a bundle; None for another file.
         kind: dtype of most of its weights, as calibrations are kept by; None where no runtime here reads the file.
+        notes: what a reader of its rows must know.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Subject:
     lengths: tuple[int | None, ...] = (None,)
     manifest: Manifest | None = None
     kind: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def devices(names: Sequence[str]) -> list[Device]:
@@ -94,11 +96,11 @@ def subject(path: str | Path, lengths: Sequence[int] = ()) -> Subject:
     asked = tuple(lengths) or (None,)
     if RUNTIMES[target].missing():  # the device may have the runtime all the same
         return Subject(str(path), path, target, path.stat().st_size, lengths=asked)
-    with closing(RUNTIMES[target].open(path, 1)) as session:
-        facts = session.facts()
+    facts: Facts = RUNTIMES[target].facts(path)
     share = facts.delegation.share if facts.delegation else None
     kind = next(iter(facts.weight_bytes), None)
-    return Subject(str(path), path, target, facts.file_bytes, None, share, facts.ops, asked, kind=kind)
+    notes = (f"{path} was {SEALS[EDITED]}",) if facts.seal == EDITED else ()
+    return Subject(str(path), path, target, facts.file_bytes, None, share, facts.ops, asked, kind=kind, notes=notes)
 
 
 def _of_bundle(path: Path, lengths: Sequence[int]) -> Subject:

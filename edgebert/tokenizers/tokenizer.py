@@ -224,6 +224,11 @@ class Tokenizer:
         path.write_bytes(content)
         return (str(path),)
 
+    def save_json(self, path: Path) -> None:
+        """Writes the tokenizer.json alone."""
+        # Not by the backend's own save, which makes a bare Exception of a full disk.
+        path.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, which transformers and `load` read back to the same ids."""
         class_name, flags = vocabulary.class_of(self.backend, self.unk_id)
@@ -236,7 +241,7 @@ class Tokenizer:
         if self.max_length is not None:
             config["model_max_length"] = self.max_length
         folder = _make_folder(Path(folder))
-        self.backend.save(str(folder / "tokenizer.json"))
+        self.save_json(folder / "tokenizer.json")
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 

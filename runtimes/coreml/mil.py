@@ -175,21 +175,22 @@ def _operations(block: Any) -> Iterator[Any]:
 
 def _weights(package: Package, op: Any, seen: set[tuple[str, int]]) -> Iterator[Weight]:
     """The constants that one operator holds; all parts of a packed one together."""
-    held = [(key, value) for key, value in op.attributes.items() if key != "name"]
+    constants = [(key, value) for key, value in op.attributes.items() if key != "name"]
     for key, argument in op.inputs.items():
-        held += [(key, bound.value) for bound in argument.arguments if bound.WhichOneof("binding") == "value"]
+        constants += [(key, bound.value) for bound in argument.arguments if bound.WhichOneof("binding") == "value"]
     parts = []
-    for key, value in held:
+    for key, value in constants:
         spec = spec_of(value) if value.type.WhichOneof("type") == "tensorType" else None
         if spec is None or not spec.shape:
             continue
+        size = -(-math.prod(spec.shape) * _bits(spec.dtype) // 8)
+        place = (value.blobFileValue.fileName, value.blobFileValue.offset)
+        held = _held(package, value, _bits(spec.dtype))
+        if held < size:
+            raise InputError(f"a constant of {spec.dtype} {spec.shape} holds {held} bytes.")
+        parts.append((key, spec, 0 if place in seen else size))
         if value.WhichOneof("value") == "blobFileValue":
-            place = (value.blobFileValue.fileName, value.blobFileValue.offset)
-            size = 0 if place in seen else len(package.blob(*place).data)
             seen.add(place)
-        else:
-            size = -(-math.prod(spec.shape) * _bits(spec.dtype) // 8)
-        parts.append((key, spec, size))
     output = op.outputs[0].name if op.outputs else ""
     if op.type.startswith("constexpr_"):
         # The part that every packing begins with holds the weights; shapes and scales only say how to read them.
@@ -200,6 +201,18 @@ def _weights(package: Package, op: Any, seen: set[tuple[str, int]]) -> Iterator[
     for key, spec, size in parts:
         if spec.dtype not in NOT_WEIGHTS and size:
             yield Weight(output if op.type == "const" else f"{output}.{key}", spec.dtype, spec.shape, size)
+
+
+def _held(package: Package, value: Any, bits: int) -> int:
+    """Bytes of the elements that a constant holds, in the weight file or in the program."""
+    if value.WhichOneof("value") == "blobFileValue":
+        return len(package.blob(value.blobFileValue.fileName, value.blobFileValue.offset).data)
+    tensor = value.immediateValue.tensor
+    field = tensor.WhichOneof("value")
+    if field is None:
+        return 0
+    elements = getattr(tensor, field).values
+    return len(elements) if field == "bytes" else len(elements) * bits // 8
 
 
 def _bits(dtype: str) -> int:

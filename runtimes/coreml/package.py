@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from edgebert.errors import InputError
+from edgebert.runtimes.session import EDITED, WHOLE
 
 MANIFEST = "Manifest.json"
 AUTHOR = "com.apple.CoreML"
@@ -55,19 +56,21 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package whose parts are there and, where it is sealed, are those that were written.
+    """A package whose parts are there.
 
     Attributes:
         path: the folder.
         spec: the specification, a protobuf message `CoreML.Specification.Model`.
         root: folder of the specification, which names of weight files start from.
         file_bytes: size of everything that the manifest lists.
+        seal: what its seal says of it, see `edgebert.runtimes.session.Facts`.
     """
 
     path: Path
     spec: Any
     root: Path
     file_bytes: int
+    seal: str | None
 
     def blob(self, name: str, offset: int) -> Blob:
         """The tensor at an offset of a weight file such as `@model_path/weights/weight.bin`.
@@ -106,17 +109,16 @@ def schema(name: str) -> ModuleType:
 
 
 def read(path: Path) -> Package:
-    """Read a package's manifest and specification, and hold its parts to the seal.
+    """Read a package's manifest and specification, and look at its seal.
 
     Raises:
-        InputError: it is no package, lacks a part, or is not what was written.
+        InputError: it is no package, or lacks a part.
     """
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; an .mlpackage is one.")
     manifest = _bytes(path / MANIFEST, MANIFEST_LIMIT)
     files = _listed(path, manifest)
     raw = _bytes(files[0], SPEC_LIMIT)
-    _check_seal(path, raw, manifest, files[1:])
     try:
         spec = schema("Model_pb2").Model.FromString(raw)
     except Exception as error:  # protobuf's DecodeError, or what a hostile message makes Python raise
@@ -126,7 +128,7 @@ def read(path: Path) -> Package:
     if spec.WhichOneof("Type") is None:
         raise InputError(f"{path}: {files[0].name} holds no model: it is cut short, or changed.")
     size = len(manifest) + sum(file.stat().st_size for file in files)
-    return Package(path, spec, files[0].parent, size)
+    return Package(path, spec, files[0].parent, size, _read_seal(raw, manifest, files[1:]))
 
 
 def seal(path: Path) -> None:
@@ -158,14 +160,13 @@ def _digest(raw: bytes, place: int, manifest: bytes, others: list[Path]) -> byte
     return digest.hexdigest().encode()
 
 
-def _check_seal(path: Path, raw: bytes, manifest: bytes, others: list[Path]) -> None:
-    """Refuse a package of ours that is not what was written; others have no seal."""
+def _read_seal(raw: bytes, manifest: bytes, others: list[Path]) -> str | None:
+    """What a package's seal says; None for one of another tool's, which has none."""
     place = _seal_place(raw)
-    # A seal that was lost to a changed bit leaves the other entries' marks behind.
-    if place is None and MARK.encode() not in raw:
-        return
-    if place is None or raw[place : place + len(BLANK)] != _digest(raw, place, manifest, others):
-        raise InputError(f"{path} is damaged: its bytes are not those that were exported. Export or copy it again.")
+    if place is None:
+        # A seal that was lost to a changed bit leaves the other entries' marks behind.
+        return EDITED if MARK.encode() in raw else None
+    return WHOLE if raw[place : place + len(BLANK)] == _digest(raw, place, manifest, others) else EDITED
 
 
 def _listed(path: Path, manifest: bytes) -> list[Path]:

@@ -19,7 +19,7 @@ from edgebert.errors import InputError, MissingDependency
 from edgebert.models.signature import INPUTS, Arrays
 from edgebert.runtimes.coreml import mil, package
 from edgebert.runtimes.coreml.package import Package
-from edgebert.runtimes.session import Facts, Spec, run_rows
+from edgebert.runtimes.session import Facts, Spec, refuse_edited, run_rows
 
 # Core ML's names of element types (ArrayFeatureType.ArrayDataType).
 ELEMENTS = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32", 131080: "int8"}
@@ -38,15 +38,34 @@ def open(path: Path, threads: int = 1) -> "CoremlSession":
         threads: threads that one operator may use; Core ML decides for itself.
 
     Raises:
+        InputError: it is absent, damaged or something else, or was edited since edgebert made it.
+        MissingDependency: coremltools, whose schema is needed, is not installed.
+    """
+    opened, told = _read(path)
+    refuse_edited(path, opened.seal)
+    return CoremlSession(opened, told, threads)
+
+
+def facts(path: Path) -> Facts:
+    """What an .mlpackage holds.
+
+    Raises:
         InputError: it is absent, damaged or something else.
         MissingDependency: coremltools, whose schema is needed, is not installed.
     """
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[Package, Facts]:
+    """A package and what it holds; no native code has a part in it."""
     if command := missing():
         raise MissingDependency(f"{path.name} needs coremltools: {command}")
     opened = package.read(path)
     try:
-        return CoremlSession(opened, read_facts(opened), threads)
-    except (ValueError, RecursionError) as error:  # text that is none, or blocks in blocks without end
+        return opened, read_facts(opened)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # lists that lack an entry, text that is none, blocks in blocks without end
         raise InputError(f"{path} is damaged ({type(error).__name__}): export it again.") from None
 
 
@@ -149,6 +168,7 @@ def read_facts(package: Package) -> Facts:
         nodes=ops.total(),
         weights=mil.read_weights(package) if program else (),
         metadata={key: value for key, value in said.items() if value},
+        seal=package.seal,
     )
 
 

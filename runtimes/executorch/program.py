@@ -1,11 +1,12 @@
 """What stands in a .pte file, read with the schemas that ExecuTorch ships and nothing of its C++.
 
 The runtime's C++ takes many of a file's numbers on trust, so a file is read here first, every offset and index checked,
-and one that carries edgebert's seal is held to it. Delegates are looked into where they are XNNPACK's.
+and so is the seal of one that edgebert made. Delegates are looked into where they are XNNPACK's.
 """
 
 import hashlib
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from edgebert.errors import InputError
 from edgebert.runtimes.executorch import flatbuffer
-from edgebert.runtimes.session import Spec, Weight
+from edgebert.runtimes.session import EDITED, WHOLE, Spec, Weight
 
 # The last bytes of a file that edgebert made: this, and the SHA-256 of all bytes before the digest.
 SEAL = b"edgebert sha256:"
@@ -47,7 +48,7 @@ class Contents:
     Attributes:
         method: the entry point that facts are told of: `forward`, or the first one with inputs.
         methods: all entry points.
-        sealed: whether the file is whole and edgebert's own.
+        seal: what its seal says of it, see `Facts`.
         inputs: of that method, named where the file names them.
         outputs: likewise.
         kernels: operators that plain kernels run, in order.
@@ -59,7 +60,7 @@ class Contents:
     """
 
     method: str
-    sealed: bool
+    seal: str | None
     inputs: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
     kernels: tuple[str, ...] = ()
@@ -75,7 +76,7 @@ def load(path: Path) -> tuple[bytes, Contents]:
     """Read a file's bytes, and what they say.
 
     Raises:
-        InputError: it is missing, of another format, cut short, changed, or refers to what is not there.
+        InputError: it is missing, of another format, cut short, or refers to what is not there.
     """
     try:
         with path.open("rb") as file:
@@ -98,7 +99,6 @@ class ProgramFile:
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
-        self.sealed = self.check_seal()
         self.base = 0
         program = data
         if bytes(data[8:12]) == b"eh00":
@@ -112,19 +112,17 @@ class ProgramFile:
         self.segments = [self.segment(entry) for entry in self.program["segments"] or []]
         self.named = {entry["key"]: self.segments[entry["segment_index"]] for entry in self.program["named_data"] or []}
         notes = {plan["name"] for plan in self.program["execution_plan"]}
-        if not self.sealed and (SEAL_KEY in self.named or {"producer", "output_names"} <= notes):
-            raise flatbuffer.Damage("edgebert made it, but the seal at its end is not there")
+        ours = SEAL_KEY in self.named or {"producer", "output_names"} <= notes
+        self.seal = self.read_seal() or (EDITED if ours else None)
         constants = self.program["constant_segment"]
         self.offsets = constants["offsets"].tolist() if constants and constants["offsets"] is not None else []
         self.constants = self.segments[constants["segment_index"]] if len(self.offsets) > 1 else data[:0]
 
-    def check_seal(self) -> bool:
-        """Whether the file ends with edgebert's seal; a seal that does not fit the bytes is damage."""
+    def read_seal(self) -> str | None:
+        """What edgebert's seal at the end of the file says; None where there is none."""
         if bytes(self.data[-len(SEAL) - 32 : -32]) != SEAL:
-            return False
-        if hashlib.sha256(self.data[:-32]).digest() != bytes(self.data[-32:]):
-            raise flatbuffer.Damage("its bytes do not have the SHA-256 it was sealed with")
-        return True
+            return None
+        return WHOLE if hashlib.sha256(self.data[:-32]).digest() == bytes(self.data[-32:]) else EDITED
 
     def segment(self, entry: flatbuffer.Table) -> memoryview:
         """The bytes of a segment."""
@@ -152,7 +150,7 @@ class ProgramFile:
         return Contents(
             method=plan["name"],
             methods=tuple(plan["name"] for plan in real),
-            sealed=self.sealed,
+            seal=self.seal,
             inputs=method.specs(plan["inputs"], names.get("input", []), "input"),
             outputs=method.specs(plan["outputs"], names.get("output", []), "output"),
             kernels=tuple(method.kernels),
@@ -219,11 +217,15 @@ class _Method:
         if tensor is None or not tensor["data_buffer_idx"] or tensor["allocation_info"] is not None:
             return
         dtype, shape = _dtype(tensor), tuple(tensor["sizes"].tolist())
-        size = int(np.prod(shape, dtype=np.int64)) * ITEM_BYTES.get(dtype, 1)
+        size = prod(shape) * ITEM_BYTES.get(dtype, 1)
         if self.file.offsets:
             start = _at(self.file.offsets, tensor["data_buffer_idx"])
-            if start + size > len(self.file.constants):
-                raise flatbuffer.Damage(f"a constant ends at byte {start + size} of {len(self.file.constants)}")
+            room = len(self.file.constants)
+        else:
+            storage = _at(self.file.program["constant_buffer"], tensor["data_buffer_idx"])["storage"]
+            start, room = 0, 0 if storage is None else storage.nbytes
+        if start + size > room:
+            raise flatbuffer.Damage(f"a constant ends at byte {start + size} of {room}")
         name = (tensor["extra_tensor_info"] or {}).get(
             "fully_qualified_name"
         ) or f"constant.{tensor['data_buffer_idx']}"
@@ -235,7 +237,7 @@ class _Method:
         self.kernels.append(name)
         tensors = [self.tensor(number) for number in args]
         if name in LOOKUPS and name != "aten::embedding" and tensors[0] and tensors[1]:
-            scales = int(np.prod(tensors[1]["sizes"], dtype=np.int64)) * ITEM_BYTES.get(_dtype(tensors[1]), 4)
+            scales = prod(tensors[1]["sizes"].tolist()) * ITEM_BYTES.get(_dtype(tensors[1]), 4)
             self.scales.add(args[1])
             self.constant(args[0], scales)
         out = tensors[-1]
@@ -243,7 +245,7 @@ class _Method:
             factor = tensors[PRODUCTS[name]]
             sizes = factor["sizes"].tolist() if factor else [1]
             summed = sizes[1:] if name == "aten::convolution" else sizes[-1:]
-            self.macs[0] += int(np.prod(out["sizes"], dtype=np.int64)) * int(np.prod(summed))
+            self.macs[0] += prod(out["sizes"].tolist()) * prod(summed)
 
     def delegate(self, delegate: flatbuffer.Table) -> None:
         """Note what a delegate takes."""
@@ -319,7 +321,7 @@ class Delegate:
         if not index:
             return
         key, size = self.stored(index)
-        if size and size < int(np.prod(shape, dtype=np.int64)) * bits // 8:
+        if size and size < prod(shape) * bits // 8:
             raise flatbuffer.Damage(f"a constant of shape {shape} in {size} bytes")
         params = table["quant_params"][1] if kind != "XNNTensorValue" and table["quant_params"] else {}
         if params.get("scale_buffer_idx", 0) not in (0, 0xFFFFFFFF):
@@ -344,7 +346,7 @@ class Delegate:
 
     def multiplied(self, kind: str, fields: flatbuffer.Table) -> int:
         """Multiply-accumulates of a node."""
-        out = int(np.prod(self.shapes.get(fields.get("output_id", -1), [0]), dtype=np.int64))
+        out = prod(self.shapes.get(fields.get("output_id", -1), [0]))
         if kind == "XNNBatchMatrixMultiply":
             return out * (self.shapes.get(fields["input1_id"]) or [0])[-1]
         if kind == "XNNFullyConnected":

@@ -24,7 +24,7 @@ from edgebert.models.signature import INPUTS, Arrays
 from edgebert.runtimes.devices.guest.guest import machine
 from edgebert.runtimes.executorch import program
 from edgebert.runtimes.executorch.program import FLOAT, HALF
-from edgebert.runtimes.session import Delegation, Facts, run_rows
+from edgebert.runtimes.session import WHOLE, Delegation, Facts, refuse_edited, run_rows
 
 # Why an operator of ours, or one that other files have often, is not XNNPACK's.
 REASONS = {
@@ -52,11 +52,22 @@ def open(path: Path, threads: int = 1) -> "ExecutorchSession":
         threads: of XNNPACK's pool, which the whole process shares: the first session that runs decides.
 
     Raises:
-        InputError: the file is not a whole .pte file, or the runtime does not take it.
+        InputError: the file is not a whole .pte file, or was edited since edgebert made it.
     """
     checked = _stamp(path)
     data, contents = program.load(path)
-    return ExecutorchSession(path, len(data), checked, contents, threads)
+    refuse_edited(path, contents.seal)
+    return ExecutorchSession(path, checked, contents, _facts(len(data), contents), threads)
+
+
+def facts(path: Path) -> Facts:
+    """What a .pte file holds, and how much of its arithmetic XNNPACK does.
+
+    Raises:
+        InputError: the file is not a whole .pte file.
+    """
+    data, contents = program.load(path)
+    return _facts(len(data), contents)
 
 
 def load_bindings() -> Any:
@@ -80,15 +91,15 @@ class ExecutorchSession:
     """
 
     def __init__(
-        self, path: Path, size: int, checked: tuple[int, ...], contents: program.Contents, threads: int
+        self, path: Path, checked: tuple[int, ...], contents: program.Contents, facts: Facts, threads: int
     ) -> None:
         self._path = path
-        self._bytes = size
+        self._facts = facts
         self._checked = checked
         self._contents = contents
         self._threads = threads
         self._module: Any = None
-        ours = contents.sealed and {spec.name for spec in contents.inputs} == set(INPUTS)
+        ours = contents.seal == WHOLE and {spec.name for spec in contents.inputs} == set(INPUTS)
         self._longest = int(contents.metadata["get_max_seq_len"]) if ours else 0
         # Linux's name for ARM's half-precision arithmetic; where nothing tells of it, the other form is right too.
         halves = "asimdhp" in machine().get("features", "")
@@ -147,42 +158,47 @@ class ExecutorchSession:
 
     def facts(self) -> Facts:
         """What the file holds, and how much of its arithmetic XNNPACK does."""
-        contents = self._contents
-        ops = Counter([*contents.nodes, *contents.kernels])
-        return Facts(
-            runtime=f"executorch {version('executorch')}",
-            file_bytes=self._bytes,
-            inputs=contents.inputs,
-            outputs=contents.outputs,
-            lengths=(),
-            ops=dict(ops.most_common()),
-            nodes=sum(ops.values()),
-            weights=contents.weights,
-            metadata=contents.metadata,
-            delegation=self._delegation(),
-        )
-
-    def _delegation(self) -> Delegation | None:
-        """What XNNPACK takes; None where another backend has a part, for what is in that cannot be read here."""
-        contents = self._contents
-        if contents.other:
-            return None
-        rest = dict(Counter(contents.kernels).most_common())
-        return Delegation(
-            backend="XNNPACK",
-            nodes=len(contents.nodes) + len(contents.kernels),
-            taken=len(contents.nodes),
-            macs=sum(contents.macs),
-            taken_macs=contents.macs[1],
-            rest=rest,
-            reasons={name: REASONS[name] for name in rest if name in REASONS},
-        )
+        return self._facts
 
     def close(self) -> None:
         """Free the module, and with it the file's map."""
         RUNNING.discard(self)
         self._module = None
         self._longest = 0
+
+
+def _facts(size: int, contents: program.Contents) -> Facts:
+    """What stands in a file; no native code has a part in it."""
+    ops = Counter([*contents.nodes, *contents.kernels])
+    return Facts(
+        runtime=f"executorch {version('executorch')}",
+        file_bytes=size,
+        inputs=contents.inputs,
+        outputs=contents.outputs,
+        lengths=(),
+        ops=dict(ops.most_common()),
+        nodes=sum(ops.values()),
+        weights=contents.weights,
+        metadata=contents.metadata,
+        delegation=_delegation(contents),
+        seal=contents.seal,
+    )
+
+
+def _delegation(contents: program.Contents) -> Delegation | None:
+    """What XNNPACK takes; None where another backend has a part, for what is in that cannot be read here."""
+    if contents.other:
+        return None
+    rest = dict(Counter(contents.kernels).most_common())
+    return Delegation(
+        backend="XNNPACK",
+        nodes=len(contents.nodes) + len(contents.kernels),
+        taken=len(contents.nodes),
+        macs=sum(contents.macs),
+        taken_macs=contents.macs[1],
+        rest=rest,
+        reasons={name: REASONS[name] for name in rest if name in REASONS},
+    )
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

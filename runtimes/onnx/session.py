@@ -5,10 +5,9 @@ native code reads the file, for ONNX Runtime may crash on a damaged one instead 
 """
 
 import importlib.util
-import os
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import numpy as np
 
 from edgebert.errors import InputError, MissingDependency
 from edgebert.models.signature import INPUTS, Arrays
-from edgebert.runtimes.onnx import file
-from edgebert.runtimes.session import Facts, Spec, check_inputs, run_rows
+from edgebert.runtimes import apart
+from edgebert.runtimes.onnx import file, native
+from edgebert.runtimes.session import WHOLE, Facts, Spec, check_inputs, refuse_edited, run_rows
 
 # What a session of edgebert's files is given on x86 without VNNI, where sums of integer products saturate else.
 HOST_OPTIONS = {"session.x64quantprecision": "1"}
@@ -37,38 +37,73 @@ def open(path: Path, threads: int = 1) -> "OnnxSession":
         threads: threads that one operator may use.
 
     Raises:
-        InputError: the file, or its external data, is absent, damaged or something else.
+        InputError: the file, or its external data, is absent, damaged or something else, or was edited since edgebert
+            made it.
         MissingDependency: onnx or onnxruntime is not installed.
     """
+    found = _read(path)
+    refuse_edited(path, found.seal)
+    if found.seal != WHOLE:
+        _described_apart(path)
+    # Files whose products share a zero point, as quantize_dynamic writes them, fail with these options.
+    entries = HOST_OPTIONS if found.seal == WHOLE and _saturates() else {}
+    session = _load(path, threads, entries)
+    return OnnxSession(session, _facts(path, found, native.signature(session)))
+
+
+def facts(path: Path) -> Facts:
+    """What an ONNX file holds.
+
+    Raises:
+        InputError: the file, or its external data, is absent or something else, or ONNX Runtime does not take it.
+        MissingDependency: onnx or onnxruntime is not installed.
+    """
+    found = _read(path)
+    described = native.signature(_load(path, 1, {})) if found.seal == WHOLE else _described_apart(path)
+    return _facts(path, found, described)
+
+
+def _read(path: Path) -> file.File:
     if command := missing():
         raise MissingDependency(f"{path.name} needs ONNX Runtime: {command}")
-    proto, file_bytes = file.read(path)
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # its own thread would send what it counts
-    import onnxruntime
+    return file.read(path)
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # only what is fatal; failures come back as exceptions
-    if proto.producer_name == file.PRODUCER and _saturates():
-        # Files whose products share a zero point, as quantize_dynamic writes them, fail with this option.
-        for key, value in HOST_OPTIONS.items():
-            options.add_session_config_entry(key, value)
+
+def _load(path: Path, threads: int, entries: Mapping[str, str]) -> Any:
+    """Open a file in this process."""
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return native.load(str(path), threads, entries)
     except Exception as error:  # its exceptions share no base class below Exception
         raise InputError(f"{path} does not open in ONNX Runtime: {file.first_line(error)}") from None
-    facts = Facts(
+
+
+def _described_apart(path: Path) -> Any:
+    """Inputs and outputs of a file that nobody vouches for; InputError where ONNX Runtime does not open it."""
+    return apart.ask(native.__file__, "ONNX Runtime", path)
+
+
+def _facts(path: Path, found: file.File, described: tuple[native.Described, native.Described]) -> Facts:
+    """What stands in a file, and what ONNX Runtime told of it."""
+    import onnxruntime
+
+    inputs, outputs = (tuple(Spec(name, dtype, tuple(shape)) for name, dtype, shape in side) for side in described)
+    nodes = list(file.nodes(found.proto.graph))
+    try:
+        weights = file.weights(found.proto.graph)
+    except ValueError as error:  # a type without a name
+        raise InputError(f"{path} breaks the rules of ONNX: {file.first_line(error)}") from None
+    return Facts(
         runtime=f"onnxruntime {onnxruntime.__version__}",
-        file_bytes=file_bytes,
-        inputs=_specs(session.get_inputs()),
-        outputs=_specs(session.get_outputs()),
-        lengths=_lengths(session.get_inputs()),
-        ops=dict(Counter(node.op_type for node in file.nodes(proto.graph)).most_common()),
-        nodes=sum(1 for _ in file.nodes(proto.graph)),
-        weights=file.weights(proto.graph),
-        metadata=file.metadata(proto),
+        file_bytes=found.file_bytes,
+        inputs=inputs,
+        outputs=outputs,
+        lengths=_lengths(inputs),
+        ops=dict(Counter(node.op_type for node in nodes).most_common()),
+        nodes=len(nodes),
+        weights=weights,
+        metadata=file.metadata(found.proto),
+        seal=found.seal,
     )
-    return OnnxSession(session, facts)
 
 
 class OnnxSession:
@@ -137,19 +172,8 @@ def _saturates() -> bool:
     return not {"avx_vnni", "avx512_vnni"} & set(flags)
 
 
-def _specs(values: Any) -> tuple[Spec, ...]:
-    """ONNX Runtime's inputs or outputs as Specs."""
-    dtypes = {"float": "float32", "double": "float64"}
-    specs = []
-    for value in values:
-        dtype = value.type.removeprefix("tensor(").removesuffix(")")
-        shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
-        specs.append(Spec(value.name, dtypes.get(dtype, dtype), shape))
-    return tuple(specs)
-
-
-def _lengths(inputs: Any) -> tuple[int, ...]:
+def _lengths(inputs: Sequence[Spec]) -> tuple[int, ...]:
     """The one fixed length of a file from elsewhere whose token axis is not free."""
-    sizes = {value.shape[1] for value in inputs if len(value.shape) == 2}
-    fixed = sizes.pop() if len(sizes) == 1 else None
-    return (fixed,) if isinstance(fixed, int) and fixed > 0 else ()
+    sizes = {spec.shape[1] for spec in inputs if len(spec.shape) == 2}
+    fixed = sizes.pop() if len(sizes) == 1 else -1
+    return (fixed,) if fixed > 0 else ()

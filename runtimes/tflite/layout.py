@@ -16,7 +16,7 @@ from typing import Any
 
 from edgebert.errors import InputError
 from edgebert.models.signature import INPUTS
-from edgebert.runtimes.session import Spec, Weight
+from edgebert.runtimes.session import EDITED, WHOLE, Spec, Weight
 
 PRODUCER = "edgebert"
 
@@ -108,12 +108,16 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What stands in a file: entry points, operators of each subgraph in order, weights, and what it says of itself."""
+    """What stands in a file: entry points, operators of each subgraph in order, weights, and what it says of itself.
+
+    `seal` is what its seal says of it, see `Facts`.
+    """
 
     signatures: tuple[Signature, ...]
     nodes: tuple[tuple[Node, ...], ...]
     weights: tuple[Weight, ...]
     metadata: dict[str, str]
+    seal: str | None = None
 
     @property
     def main(self) -> Signature:
@@ -125,7 +129,7 @@ def read_layout(path: Path) -> Layout:
     """Read a .tflite file's structure with the runtime's own schema, checking all that it refers to.
 
     Raises:
-        InputError: it is missing, of another format, cut short, not what its seal says, or refers to what is not there.
+        InputError: it is missing, of another format, cut short, or refers to what is not there.
     """
     try:
         with path.open("rb") as file:
@@ -136,16 +140,15 @@ def read_layout(path: Path) -> Layout:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from error
-    seal = seal_of(content)
-    if seal is not None and seal[1] != seal[2]:
-        raise InputError(f"{path}: damaged: its bytes are not those that were written; export it again.")
     try:
         layout = _layout(memoryview(content), size)
     except Exception as error:  # broken offsets surface as any of a dozen kinds
         raise InputError(f"{path}: a damaged .tflite file ({first_line(error)}); export it again.") from error
-    if seal is None and layout.metadata.get("description", "").startswith(f"{PRODUCER} "):
-        raise InputError(f"{path}: damaged: the seal that edgebert puts into its files is missing; export it again.")
-    return layout
+    seal = seal_of(content)
+    if seal is not None:
+        return replace(layout, seal=WHOLE if seal[1] == seal[2] else EDITED)
+    ours = layout.metadata.get("description", "").startswith(f"{PRODUCER} ")
+    return replace(layout, seal=EDITED if ours else None)
 
 
 def _layout(content: memoryview, size: int) -> Layout:

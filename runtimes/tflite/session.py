@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +17,10 @@ import numpy as np
 
 from edgebert.errors import InputError
 from edgebert.models.signature import INPUTS, Arrays
-from edgebert.runtimes.session import Delegation, Facts, run_rows
-from edgebert.runtimes.tflite.layout import Layout, Signature, first_line, read_layout
+from edgebert.runtimes import apart
+from edgebert.runtimes.session import WHOLE, Delegation, Facts, refuse_edited, run_rows
+from edgebert.runtimes.tflite import native
+from edgebert.runtimes.tflite.layout import Layout, Node, first_line, read_layout
 
 # Why XNNPACK leaves an operator of our graphs to the interpreter.
 REASONS = {
@@ -44,17 +46,31 @@ def open(path: Path, threads: int = 1) -> "TfliteSession":
     """Open a .tflite file.
 
     Raises:
-        InputError: the file is not a whole .tflite file, or the interpreter does not take it.
+        InputError: the file is not a whole .tflite file, was edited since edgebert made it, or the interpreter does not
+            take it.
     """
     layout = read_layout(path)
+    refuse_edited(path, layout.seal)
+    if layout.seal != WHOLE:
+        _taken_apart(path, layout)
     from ai_edge_litert.interpreter import Interpreter
 
     try:
         with hushed():
             interpreter = Interpreter(model_path=str(path), num_threads=threads)
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: LiteRT does not open it: {first_line(error)}") from error
+        raise InputError(f"{path} does not open in LiteRT: {first_line(error)}") from error
     return TfliteSession(path, layout, interpreter)
+
+
+def facts(path: Path) -> Facts:
+    """What a .tflite file holds, and how many of its operators XNNPACK takes over on this machine.
+
+    Raises:
+        InputError: it is not a whole .tflite file, or the interpreter does not take it.
+    """
+    layout = read_layout(path)
+    return _facts(path, layout, _taken(path, layout) if layout.seal == WHOLE else _taken_apart(path, layout))
 
 
 class TfliteSession:
@@ -96,56 +112,7 @@ class TfliteSession:
 
     def facts(self) -> Facts:
         """What the file holds, and how many of its operators XNNPACK takes over on this machine."""
-        main, nodes = self._layout.main, self._layout.nodes
-        return Facts(
-            runtime=f"ai-edge-litert {version('ai-edge-litert')}",
-            file_bytes=self._path.stat().st_size,
-            inputs=main.inputs,
-            outputs=main.outputs,
-            lengths=tuple(sorted(self._keys)),
-            ops=dict(Counter(node.name for node in nodes[main.graph]).most_common()),
-            nodes=len(nodes[main.graph]),
-            weights=self._layout.weights,
-            metadata=self._layout.metadata,
-            delegation=self._delegation(main),
-        )
-
-    def _delegation(self, main: Signature) -> Delegation | None:
-        """What XNNPACK takes over on this machine; None where the interpreter cannot tell."""
-        nodes = self._layout.nodes[main.graph]
-        taken = self._taken(main, len(nodes))
-        if taken is None:
-            return None
-        rest = Counter(node.name for node, delegated in zip(nodes, taken, strict=True) if not delegated)
-        return Delegation(
-            backend="XNNPACK",
-            nodes=len(nodes),
-            taken=sum(taken),
-            macs=sum(node.macs for node in nodes),
-            taken_macs=sum(node.macs for node, delegated in zip(nodes, taken, strict=True) if delegated),
-            rest=dict(rest.most_common()),
-            reasons={name: REASONS.get(name, "XNNPACK has no such operator, or not for these types") for name in rest},
-        )
-
-    def _taken(self, main: Signature, nodes: int) -> list[bool] | None:
-        """For each operator whether a delegate took it over; None where the interpreter cannot tell.
-
-        It lists the original operators first and then its delegates. A tensor inside a delegate is never allocated, and
-        one that leaves it is among the delegate's outputs: an operator with either was taken over.
-        """
-        if main.graph != 0 or any(size < 0 for spec in main.inputs for size in spec.shape):
-            return None  # it lists the first subgraph only, and allocates free axes when it runs
-        from ai_edge_litert.interpreter import Interpreter
-
-        try:
-            with hushed():  # one of its own: after a run the session's does not allocate again
-                interpreter = Interpreter(model_path=str(self._path))
-                interpreter.allocate_tensors()
-        except (ValueError, RuntimeError):
-            return None
-        listed = interpreter._get_ops_details()
-        outside = {int(tensor) for op in listed[nodes:] for tensor in op["outputs"]}
-        return [any(t in outside or not _allocated(interpreter, t) for t in op["outputs"]) for op in listed[:nodes]]
+        return _facts(self._path, self._layout, _taken(self._path, self._layout))
 
     def close(self) -> None:
         """Free the interpreter and its memory."""
@@ -153,13 +120,58 @@ class TfliteSession:
         self._interpreter = None
 
 
-def _allocated(interpreter: Any, tensor: int) -> bool:
-    """Whether a tensor of the first subgraph has memory."""
+def _facts(path: Path, layout: Layout, taken: list[bool] | None) -> Facts:
+    """What stands in a file, and what the interpreter told of it."""
+    nodes = layout.nodes[layout.main.graph]
+    return Facts(
+        runtime=f"ai-edge-litert {version('ai-edge-litert')}",
+        file_bytes=path.stat().st_size,
+        inputs=layout.main.inputs,
+        outputs=layout.main.outputs,
+        lengths=tuple(sorted({s.length for s in layout.signatures if s.length is not None and s.key})),
+        ops=dict(Counter(node.name for node in nodes).most_common()),
+        nodes=len(nodes),
+        weights=layout.weights,
+        metadata=layout.metadata,
+        delegation=None if taken is None or len(taken) != len(nodes) else _delegation(nodes, taken),
+        seal=layout.seal,
+    )
+
+
+def _delegation(nodes: Sequence[Node], taken: list[bool]) -> Delegation:
+    """What XNNPACK takes over on this machine."""
+    rest = Counter(node.name for node, delegated in zip(nodes, taken, strict=True) if not delegated)
+    return Delegation(
+        backend="XNNPACK",
+        nodes=len(nodes),
+        taken=sum(taken),
+        macs=sum(node.macs for node in nodes),
+        taken_macs=sum(node.macs for node, delegated in zip(nodes, taken, strict=True) if delegated),
+        rest=dict(rest.most_common()),
+        reasons={name: REASONS.get(name, "XNNPACK has no such operator, or not for these types") for name in rest},
+    )
+
+
+def _countable(layout: Layout) -> int | None:
+    """How many operators the interpreter is asked about: it lists those of the first subgraph only."""
+    free = any(size < 0 for spec in layout.main.inputs for size in spec.shape)  # it allocates these when it runs
+    return None if layout.main.graph != 0 or free else len(layout.nodes[0])
+
+
+def _taken(path: Path, layout: Layout) -> list[bool] | None:
+    """For each operator whether a delegate takes it over; None where the interpreter cannot tell."""
     try:
-        interpreter.tensor(tensor)()
-    except ValueError:
-        return False
-    return True
+        with hushed():  # an interpreter of its own: after a run the session's does not allocate again
+            return native.taken(str(path), _countable(layout))
+    except (ValueError, RuntimeError):
+        return None
+
+
+def _taken_apart(path: Path, layout: Layout) -> list[bool] | None:
+    """The same of a file that nobody vouches for; InputError where the interpreter does not open it, or crashes."""
+    nodes = _countable(layout)
+    told: list[bool] | None = apart.ask(native.__file__, "LiteRT", path, *([] if nodes is None else [str(nodes)]))
+    return told
 
 
 @contextmanager

@@ -1,21 +1,30 @@
 """Damaged files of every target: each ends in a clear error, never in a crash, a hang or an answer.
 
+One that another tool edited is told of as that, and not run either.
+
 Files are opened in a process of their own with a time limit, so that a crash in native code is seen as what it is.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import wrong
 from reference import reference
 
 import edgebert
+from edgebert import api
+from edgebert import bundle as bundles
 from edgebert.api import Exported
+from edgebert.cli.main import main
+from edgebert.errors import InputError
 from edgebert.quantization.recipes import TARGET_RECIPES
-from edgebert.runtimes import SUFFIXES
+from edgebert.runtimes import RUNTIMES, SUFFIXES, apart
+from edgebert.runtimes.session import EDITED, WHOLE
 
 pytestmark = pytest.mark.parity
 
@@ -108,10 +117,6 @@ def test_no_flipped_bit_and_no_cut_gets_an_answer(made: Exported, tmp_path: Path
 
 
 def test_a_wrong_checksum_in_the_bundle_is_noticed(made: Exported, tmp_path: Path) -> None:
-    import shutil
-
-    from edgebert.errors import InputError
-
     for name in made.manifest.files:
         copy = Path(shutil.copytree(made.folder, tmp_path / name.replace("/", "-")))
         content = bytearray((copy / name).read_bytes())
@@ -119,3 +124,112 @@ def test_a_wrong_checksum_in_the_bundle_is_noticed(made: Exported, tmp_path: Pat
         (copy / name).write_bytes(bytes(content))
         with pytest.raises(InputError, match="is not the file that was exported"):
             edgebert.open(copy)
+
+
+def model_of(made: Exported) -> Path:
+    return made.folder / made.manifest.model_file
+
+
+def edited(made: Exported, folder: Path) -> Path:
+    """A copy of the bundle to whose model file another tool has added a word about its reviewer."""
+    copy = Path(shutil.copytree(made.folder, folder))
+    name = made.manifest.model_file
+    wrong.change(made.manifest.target, model_of(made), copy / name, wrong.ANNOTATED[made.manifest.target])
+    return copy
+
+
+def test_an_edited_file_is_told_of_with_its_facts_and_not_run(
+    made: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, target = api.inspect(model_of(made))[1], made.manifest.target
+    bundle = edited(made, tmp_path / "bundle")
+    bare = bundle / made.manifest.model_file
+    assert whole.seal == WHOLE
+    for path, manifest in ((bare, None), (bundle, bundles.read(made.folder))):
+        told, facts = api.inspect(path)
+        assert told == manifest
+        assert facts.seal == EDITED
+        assert (facts.ops, facts.weights, facts.delegation) == (whole.ops, whole.weights, whole.delegation)
+        assert set(facts.metadata) - set(whole.metadata) == {"reviewer"}
+        assert main(["inspect", str(path)]) == 0
+        shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert "seal edited since edgebert made it" in shown
+        assert "next: edgebert validate" not in shown
+        assert main(["inspect", str(path), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["facts"]["seal"] == EDITED
+    with pytest.raises(InputError, match="was edited or damaged since edgebert made it") as error:
+        RUNTIMES[target].open(bare)
+    assert "\n" not in str(error.value)
+    for call in (["validate", str(bundle)], ["predict", str(bundle), "a text"]):
+        assert main(call) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[")]
+        assert len(lines) == 1
+        assert "is not the file that was exported" in lines[0]
+    if target != "coreml":
+        (row,) = api.profile([bare], lengths=[8], runs=1).rows
+        assert any("was edited since edgebert made it" in note for note in row.found.notes)
+
+
+def test_a_whole_file_of_another_bundle_is_an_edit_and_other_files_must_be_whole(
+    made: Exported, tmp_path: Path
+) -> None:
+    if made.manifest.target != "onnx":
+        pytest.skip("the same for all targets")
+    from edgebert.exporters import EXPORTERS
+    from edgebert.quantization.recipes import RECIPES
+
+    copy = Path(shutil.copytree(made.folder, tmp_path / "copy"))
+    other = edgebert.load(made.manifest.source).model.random_init(3)
+    EXPORTERS["onnx"].export(other, RECIPES["fp32"], (8,), copy / "model.onnx")
+    assert api.inspect(copy / "model.onnx")[1].seal == WHOLE
+    assert api.inspect(copy)[1].seal == EDITED
+    (copy / "golden.npz").write_bytes(b"another")
+    with pytest.raises(InputError, match=r"golden\.npz is not the file that was exported"):
+        api.inspect(copy)
+
+
+def test_a_whole_file_is_opened_in_this_process(
+    made: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(apart, "ask", lambda *given: asked.append(given))
+    RUNTIMES[made.manifest.target].open(model_of(made)).close()
+    api.inspect(model_of(made))
+    api.inspect(made.folder)
+    assert not asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["flipped", "scrambled"])
+def test_whatever_became_of_a_file_is_told_or_refused(made: Exported, tmp_path: Path, what: str) -> None:
+    """As damage, which the seal tells, and as the file of another tool, which has none."""
+    target, rng = made.manifest.target, np.random.default_rng(1)
+    plain = wrong.change(target, model_of(made), tmp_path / f"plain{SUFFIXES[target]}", wrong.UNSEALED[target])
+    assert api.inspect(plain)[1].seal is None
+    names, files = model_files(made), []
+    for i in range(100):
+        if what == "scrambled":
+            files.append(wrong.scramble(target, plain, tmp_path / f"{i}{SUFFIXES[target]}", i))
+            continue
+        name = names[rng.integers(len(names))]
+        content = bytearray((made.folder / name).read_bytes())
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        files.append(damaged(made, tmp_path / str(i), name, bytes(content)) / made.manifest.model_file)
+    code = """
+import json, sys
+from edgebert import api
+from edgebert import bundle as bundles
+from edgebert.errors import EdgebertError
+for path in sys.stdin.read().split():
+    try:
+        print(json.dumps([path, api.inspect(path)[1].seal]), flush=True)
+    except EdgebertError as error:
+        print(json.dumps([path, f"refused: {error}"]), flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], input="\n".join(map(str, files)), capture_output=True, text=True,
+        timeout=SECONDS, check=False,
+    )  # fmt: skip
+    found = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    assert (done.returncode, set(found)) == (0, set(map(str, files))), done.stderr[-2000:]
+    assert all(said == (EDITED if what == "flipped" else None) or "refused: " in str(said) for said in found.values())

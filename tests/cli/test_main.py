@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes, their output, exit codes and what they leave behind."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -17,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from edgebert.bundle.manifest import SEAL, sealed
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.cli.main import main
+from edgebert.files import INTERRUPTS, new_folder
 from edgebert.models import MODELS
 
 MOUNTS = os.name == "posix" and os.geteuid() == 0 and shutil.which("mount") is not None
@@ -188,8 +191,77 @@ def test_interrupted_in_the_middle_leaves_nothing(tmp_path: Path, number: signal
     process.send_signal(number)
     rest = process.communicate(timeout=120)[1]
     assert process.returncode == 130
-    assert rest.splitlines()[-1] == "edgebert: interrupted; nothing was left behind"
+    assert rest.splitlines()[-1] == "edgebert: interrupted; nothing half-made was left behind"
     assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_is_exit_130_whatever_became_of_it(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgebert import api
+
+    def broken(path: str) -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise RuntimeError("native code makes this of it") from None
+
+    monkeypatch.setattr(api, "inspect", broken)
+    kept = {one: signal.getsignal(one) for one in INTERRUPTS}
+    try:
+        assert main(["inspect", "out"]) == 130
+    finally:
+        for one, handler in kept.items():
+            signal.signal(one, handler)
+    assert capsys.readouterr().err == "edgebert: interrupted; nothing half-made was left behind\n"
+
+
+def test_nohup_keeps_a_process_from_hanging_up(tmp_path: Path) -> None:
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from edgebert.cli.main import main; "
+    code += "main(['list']); signal.raise_signal(signal.SIGHUP); print('still there')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "still there", done.stderr
+
+
+@pytest.mark.parity
+def test_what_a_killed_export_left_is_cleared_away_and_a_living_one_is_not_disturbed(tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "edgebert", "export", "--target", "onnx", "--lengths", "8", "--out", "out"]
+    process = subprocess.Popen(call, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[3/5] convert"):
+            break
+    second = run(*call[3:], cwd=tmp_path)
+    assert second.returncode == 2
+    assert "another edgebert is writing" in one_line(second)
+    process.kill()
+    process.communicate(timeout=120)
+    assert [path.name for path in tmp_path.iterdir()] == [".out.part"]
+    assert run(*call[3:], cwd=tmp_path).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["golden.npz", "tokenizer.json", "manifest.json"])
+def test_a_full_disk_is_one_line_whichever_file_it_meets(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgebert import api
+
+    @contextlib.contextmanager
+    def full(*given: Any) -> Iterator[Path]:
+        with new_folder(*given) as folder:
+            (folder / name).symlink_to("/dev/full")  # a device whose disk is full
+            yield folder
+
+    monkeypatch.setattr(api, "new_folder", full)
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "--target", "onnx", "--recipe", "fp32", "--lengths", "4", "--out", "out"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[")]
+    assert len(lines) == 1
+    assert "No space left on device" in lines[0]
     assert list(tmp_path.iterdir()) == []
 
 

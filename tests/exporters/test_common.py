@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -69,6 +70,31 @@ def test_what_is_not_the_converters_doing_passes(
     with pytest.raises(type(kind)) as told, contained("tflite", "bert"):
         raise kind
     assert told.value is kind
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("makes", ["an error of its own", "nothing"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_one_whatever_a_converter_makes_of_it(
+    number: signal.Signals, makes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch.export does, and as modules do that swallow whatever fails when they are imported."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    @contained("onnx", "bert")
+    def convert() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            if makes != "nothing":
+                raise RuntimeError("the graph is broken") from None
+
+    kept = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            convert()
+    finally:
+        signal.signal(number, kept)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,6 @@ times of them, see `edgebert.runtimes.devices.pixel.cycles`.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgebert.errors import EdgebertError
@@ -75,15 +74,9 @@ def streamed(job: Job) -> int:
 
     size = job.model.stat().st_size
     try:
-        session = RUNTIMES[job.runtime].open(Path(job.model))
+        weights = RUNTIMES[job.runtime].facts(job.model).weights
     except (EdgebertError, ImportError):  # this host has no such runtime, or knows less of the file than the phone's
         return size
-    try:
-        weights = session.facts().weights
-    except EdgebertError:
-        return size
-    finally:
-        session.close()
     return sum(weight.bytes for weight in weights if max(weight.shape, default=0) < TABLE) or size
 
 

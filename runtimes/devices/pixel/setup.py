@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgebert.errors import InputError, MissingDependency
-from edgebert.files import sha256
+from edgebert.files import interrupts, sha256, swap
 from edgebert.runtimes.devices.pixel import counter, packages, sandbox
 
 Tell = Callable[[str], None]
@@ -84,9 +84,8 @@ def _build(at: Path, name: str, make: Callable[[Path, Path], dict[str, str]], te
         sums = {str(path.relative_to(part)): sha256(path) for path in _own_files(part)}
         stamp = {"wanted": sandbox.wanted(name), "facts": facts, "files": sums}
         (part / sandbox.STAMP).write_text(json.dumps(stamp, indent=1))
-        if place.exists():
-            place.rename(Path(made, "old"))
-        part.rename(place)
+        with interrupts(put_off=True):
+            swap(part, place)
     megabytes = sum((place / path).stat().st_size for path in sums) / 1e6
     tell(f"{name}: {len(sums)} files, {megabytes:.0f} MB{_versions(facts)}")
 

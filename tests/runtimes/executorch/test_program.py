@@ -16,7 +16,7 @@ from edgebert.exporters.executorch import weights as numbers
 from edgebert.quantization.recipes import RECIPES
 from edgebert.runtimes.executorch import flatbuffer, program
 from edgebert.runtimes.executorch import session as runtime
-from edgebert.runtimes.session import Spec
+from edgebert.runtimes.session import WHOLE, Spec
 
 pytestmark = pytest.mark.skipif(exporter.missing() is not None, reason=f"needs {exporter.missing()}")
 
@@ -154,4 +154,4 @@ def test_the_seal_is_over_all_bytes(tmp_path: Path) -> None:
     exporter.export(visible("bert", "token-classification"), RECIPES["fp32"], (4,), tmp_path / "m.pte")
     content = (tmp_path / "m.pte").read_bytes()
     assert content[-48:-32] == program.SEAL
-    assert program.load(tmp_path / "m.pte")[1].sealed
+    assert program.load(tmp_path / "m.pte")[1].seal == WHOLE
