@@ -64,6 +64,20 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
+class Unrounded:
+    """A file's graph, or one of them, that computes in float32 whatever the file rounds.
+
+    Attributes:
+        run: answers a batch (B, T) as `Session.run` does.
+        exact: whether what it computes is float32's own; where a file is made for half precision, scalars are rounded
+            to it and functions are replaced by others that differ by less.
+    """
+
+    run: Callable[[Arrays], Arrays]
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Delegation:
     """What an accelerated backend takes over of a graph, and what it leaves to plain kernels.
 

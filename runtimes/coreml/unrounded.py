@@ -13,7 +13,7 @@ from edgebert.runtimes.coreml import package
 from edgebert.runtimes.coreml.mil import FLOATS, Program, Step, Value
 from edgebert.runtimes.coreml.mil_constants import SUB_BYTE, along, spread
 from edgebert.runtimes.coreml.session import CoremlSession, read_facts
-from edgebert.runtimes.session import Constant
+from edgebert.runtimes.session import Constant, Unrounded
 
 PACKED = "_quantized"  # what the exporter appends to the name of a weight that is unpacked
 
@@ -45,7 +45,9 @@ def _packed(step: Step, known: dict[str, Value], shape: tuple[int, ...]) -> tupl
     return bits, spread(scale, shape)
 
 
-def open_unrounded(path: Path) -> tuple[CoremlSession, ...]:
-    """A session over the package's program in float32, on a Mac too."""
+def open_unrounded(path: Path) -> tuple[Unrounded, ...]:
+    """The package's program in float32, by the evaluator on a Mac too."""
     opened = package.read(path)
-    return (CoremlSession(opened, read_facts(opened), 1, Program(opened, unrounded=True).run),)
+    program = Program(opened, unrounded=True)
+    session = CoremlSession(opened, read_facts(opened), 1, program.run)
+    return (Unrounded(session.run, exact=all(value.dtype != "float16" for value in program.constants.values())),)

@@ -16,7 +16,7 @@ from edgebert.runtimes.executorch import flatbuffer
 from edgebert.runtimes.executorch.flatbuffer import Table
 from edgebert.runtimes.executorch.program import BACKEND, FLOAT, HALF, ProgramFile, frame_graph, frame_program
 from edgebert.runtimes.executorch.session import load_bindings
-from edgebert.runtimes.session import Constant, run_rows
+from edgebert.runtimes.session import Constant, Unrounded, run_rows
 
 PACKED = {"qcint8": 8, "qcint4": 4, "qbint4": 4}
 ROUNDED = ("qdint8", "qint8", "fp16")  # types of activations that are float32 without rounding
@@ -34,7 +34,7 @@ def constants(path: Path) -> Iterator[Constant]:
     yield from found.values()
 
 
-def open_unrounded(path: Path) -> tuple["Unrounded", ...]:
+def open_unrounded(path: Path) -> tuple[Unrounded, ...]:
     """The file's methods with all arithmetic in float32, made in memory; the file is not touched."""
     file = ProgramFile(memoryview(path.read_bytes()))
     graphs = _graphs(file)
@@ -43,28 +43,27 @@ def open_unrounded(path: Path) -> tuple["Unrounded", ...]:
     module = load_bindings()._load_for_executorch_from_buffer(content)
     names = [spec.name for spec in contents.outputs]
     longest = int(contents.metadata["get_max_seq_len"])
-    return tuple(
-        Unrounded((module, content), name, names, longest) for name in (FLOAT, HALF) if name in contents.methods
-    )
+    methods = [name for name in (FLOAT, HALF) if name in contents.methods]
+    return tuple(Unrounded(_Method(module, content, name, names, longest).run) for name in methods)
 
 
-class Unrounded:
-    """One method of a file, in float32."""
+class _Method:
+    """One method of a loaded file."""
 
-    def __init__(self, loaded: tuple[Any, bytes], method: str, outputs: list[str], longest: int) -> None:
-        self._module, self._content = loaded  # the runtime reads the bytes where they are
-        self._method, self._outputs = method, outputs
-        self._lengths = tuple(range(1, longest + 1))
+    def __init__(self, module: Any, content: bytes, method: str, outputs: list[str], longest: int) -> None:
+        self.module, self.content = module, content  # the runtime reads the bytes where they are
+        self.method, self.outputs, self.lengths = method, outputs, tuple(range(1, longest + 1))
 
     def run(self, inputs: Arrays) -> Arrays:
         """Answer a batch (B, T), row by row."""
-        return run_rows({name: inputs[name] for name in INPUTS}, self._lengths, self._row)
+        return run_rows({name: inputs[name] for name in INPUTS}, self.lengths, self.row)
 
-    def _row(self, row: Arrays) -> Arrays:
+    def row(self, row: Arrays) -> Arrays:
+        """Answer one row."""
         import torch
 
-        answers = self._module.run_method(self._method, [torch.from_numpy(row[name].copy()) for name in INPUTS])
-        return {name: answer.numpy() for name, answer in zip(self._outputs, answers, strict=True)}
+        answers = self.module.run_method(self.method, [torch.from_numpy(row[name].copy()) for name in INPUTS])
+        return {name: answer.numpy() for name, answer in zip(self.outputs, answers, strict=True)}
 
 
 def _graphs(file: ProgramFile) -> dict[int, "_Graph"]:

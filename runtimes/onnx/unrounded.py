@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgebert.models.signature import INPUTS, Arrays
-from edgebert.runtimes.session import Constant
+from edgebert.runtimes.session import Constant, Unrounded
 
 # A weight's integers, and their scales, as the exporter names them.
 INTEGERS = re.compile(r"\.int(4|8)$")
@@ -54,28 +54,25 @@ def _unpacked(name: str, bits: int, stored: np.ndarray, scale: np.ndarray) -> Co
     return Constant(name, whole.reshape(len(whole), -1) * step, step, bits)
 
 
-class Unrounded:
-    """The file's graph with all arithmetic in float32, in ONNX Runtime; batches go through it as they are."""
+def open_unrounded(path: Path) -> tuple[Unrounded, ...]:
+    """The file's graph with all arithmetic in float32, made in memory; batches go through it as they are."""
+    import onnx
+    import onnxruntime
 
-    def __init__(self, path: Path) -> None:
-        """Rewrite the graph in memory; the file is not touched."""
-        import onnx
-        import onnxruntime
+    model = onnx.load(path)
+    rewrite = _Rewrite(model.graph)
+    rewrite.run()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    # Constants that are computed from weights would be folded, which takes as long as a run and saves nothing here.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
 
-        model = onnx.load(path)
-        _Rewrite(model.graph).run()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 4
-        # Constants that are computed from weights would be folded, which takes as long as a run and saves nothing here.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+    def run(inputs: Arrays) -> Arrays:
+        return dict(zip(names, session.run(names, {name: inputs[name] for name in INPUTS}), strict=True))
 
-    def run(self, inputs: Arrays) -> Arrays:
-        """Answer a batch (B, T)."""
-        names = [value.name for value in self._session.get_outputs()]
-        return dict(zip(names, self._session.run(names, {name: inputs[name] for name in INPUTS}), strict=True))
+    return (Unrounded(run, exact=not rewrite.halves),)
 
 
 class _Rewrite:
@@ -86,6 +83,7 @@ class _Rewrite:
 
         self.helper, self.half, self.float = helper, TensorProto.FLOAT16, TensorProto.FLOAT
         self.graph = graph
+        self.halves = False  # whether the file computes in half precision somewhere
         self.same: dict[str, str] = {}  # a rounded value to what it was before
         self.made: list[Any] = []
 
@@ -101,6 +99,7 @@ class _Rewrite:
         del self.graph.value_info[:]
         for tensor in self.graph.initializer:
             if tensor.data_type == self.half:
+                self.halves = True
                 wide = onnx.numpy_helper.to_array(tensor).astype(np.float32)
                 tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
 
@@ -108,7 +107,7 @@ class _Rewrite:
         """Leave a node as it is, but for half precision."""
         for attribute in node.attribute:
             if attribute.name == "to" and attribute.i == self.half:
-                attribute.i = self.float
+                attribute.i, self.halves = self.float, True
             if attribute.HasField("t") and attribute.t.data_type == self.half:
                 from onnx import numpy_helper
 
@@ -147,17 +146,7 @@ class _Rewrite:
         if bias:
             self.emit("Add", [f"{out}/product", bias], out)
 
-    def Gelu(self, node: Any) -> None:
-        """The exact form, where its tanh form stands between casts for speed."""
-        del node.attribute[:]
-        self.keep(node)
-
     def emit(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """A new node; gives its output."""
         self.made.append(self.helper.make_node(op, inputs, [output], **attributes))
         return output
-
-
-def open_unrounded(path: Path) -> tuple[Unrounded, ...]:
-    """The file's graph with all arithmetic in float32."""
-    return (Unrounded(path),)

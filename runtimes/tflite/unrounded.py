@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgebert.runtimes.session import Constant
+from edgebert.runtimes.session import Constant, Unrounded
 from edgebert.runtimes.tflite.layout import ITEM_NAMES, read_layout
 from edgebert.runtimes.tflite.session import TfliteSession, hushed
 
@@ -36,8 +36,8 @@ def constants(path: Path) -> Iterator[Constant]:
                 yield file.constant(graph, tensor, named.get(f"{name}/scales"))
 
 
-def open_unrounded(path: Path) -> tuple[TfliteSession, ...]:
-    """A session over the file's graph with all arithmetic in float32, made in memory; the file is not touched."""
+def open_unrounded(path: Path) -> tuple[Unrounded, ...]:
+    """The file's graph with all arithmetic in float32, made in memory; the file is not touched."""
     import flatbuffers  # type: ignore[import-untyped]
     from ai_edge_litert.interpreter import Interpreter
 
@@ -49,7 +49,7 @@ def open_unrounded(path: Path) -> tuple[TfliteSession, ...]:
     builder.Finish(file.model.Pack(builder), file_identifier=b"TFL3")
     with hushed():
         interpreter = Interpreter(model_content=bytes(builder.Output()), num_threads=1)
-    return (TfliteSession(path, layout, interpreter),)
+    return (Unrounded(TfliteSession(path, layout, interpreter).run),)
 
 
 def _scales(tensor: Any) -> np.ndarray:
