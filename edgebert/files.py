@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import stat
@@ -24,10 +25,13 @@ from edgebert.errors import InputError
 # The embedded model, and texts of this project's own.
 ASSETS = Path(__file__).parent / "assets"
 
-# A config or a manifest has some kilobytes; a million labels fit into this.
-JSON_BYTES = 16 << 20
+# A config or a manifest has some kilobytes; a hundred thousand labels fit into this.
+JSON_BYTES = 8 << 20
 # Of a JSON file: how deep the deepest that is read here nests is 8, and the longest number has 31 digits (1e30).
 DEPTH, DIGITS = 50, 40
+# Only a text with this in it can have a number beyond DIGITS or a float's range.
+LONG_NUMBER = re.compile(rf"[0-9]{{{DIGITS + 1}}}|[0-9][eE]\+?[0-9]{{3}}")
+CONTAINERS = (dict, list)
 
 
 def is_file(path: Path) -> bool:
@@ -127,8 +131,9 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
     """
     try:
         text = content.decode("utf-8")
+        whole, real = (_whole, _finite) if LONG_NUMBER.search(text) else (None, None)
         value = json.loads(
-            text, object_pairs_hook=_each_once, parse_constant=_finite, parse_float=_finite, parse_int=_whole
+            text, object_pairs_hook=_each_once, parse_constant=_finite, parse_float=real, parse_int=whole
         )
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -144,7 +149,7 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
         inner
         for outer in level
         for inner in (outer.values() if isinstance(outer, dict) else outer)
-        if isinstance(inner, dict | list)
+        if isinstance(inner, CONTAINERS)
     ]:
         depth += 1
         if depth > DEPTH:

@@ -61,7 +61,7 @@ KINDS = {
     "folder": (Path.mkdir, "is a folder; a file is needed"),
     "pipe": (os.mkfifo, "is a pipe, socket or device; a file is needed"),
     "endless device": (lambda path: path.symlink_to("/dev/zero"), "is a pipe, socket or device"),
-    "6 GB": (lambda path: sparse(path, 6 * GIGABYTE), "has 6,442,450,944 bytes or more; at most 16,777,216 are read"),
+    "6 GB": (lambda path: sparse(path, 6 * GIGABYTE), "has 6,442,450,944 bytes or more; at most 8,388,608 are read"),
     "file that cannot be read": (lambda path: path.symlink_to("/proc/self/mem"), "cannot be read: Input/output error"),
     "link to itself": (lambda path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
     "nothing": (lambda path: None, "has no .*json: give a folder that holds one"),

@@ -16,7 +16,7 @@ PIECE, SCORE, TYPE = 1, 2, 3
 MODEL_TYPE = 3
 CHARSMAP = 2
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
-LARGEST = 32 << 20  # bytes of a file; RemBERT's has 5 million
+LARGEST = 8 << 20  # bytes of a file; RemBERT's has 5 million
 MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "Word", 4: "Char"}
 
 
