@@ -155,7 +155,12 @@ def facts(facts: "Facts") -> None:
         ("inputs", _shapes(facts.inputs)),
         ("outputs", _shapes(facts.outputs)),
         ("nodes", str(facts.nodes)),
-        ("delegated", "the runtime has no delegates here, or does not tell" if facts.delegation is None else str(facts.delegation)),
+        (
+            "delegated",
+            "the runtime has no delegates here, or does not tell"
+            if facts.delegation is None
+            else str(facts.delegation),
+        ),
         ("operators", ", ".join(f"{name} {count}" for name, count in ops)),
         ("weights", _megabytes(facts.weight_bytes)),
         ("by name", _megabytes(by_part((weight.name, weight.bytes) for weight in facts.weights))),
