@@ -100,7 +100,8 @@ def export(
         progress: is told each step as it begins.
 
     Raises:
-        InputError: something given is not usable.
+        InputError: something given is not usable, another process exports to `out`, or something that may not be
+            replaced appeared there meanwhile: the bundle then stands beside it, as the message says.
         Unsupported: the target does not take the recipe, or the family not the task.
         MissingDependency: the target's packages are not installed.
         ConversionFailed: the converter gave up, or the file's weights are not what the recipe implies.

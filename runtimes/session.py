@@ -21,7 +21,7 @@ from edgebert.models.signature import INPUTS, Arrays, has_token_axis
 WHOLE, EDITED = "whole", "edited"
 SEALS: dict[str | None, str] = {
     WHOLE: "whole: these are the bytes that were sealed, which does not prove who made them",
-    EDITED: "edited since edgebert made it: these are not the bytes that were sealed",
+    EDITED: "edited since edgebert made it, or damaged: these are not the bytes that were sealed",
     None: "none: not a file of edgebert's",
 }
 

@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="edgebert",
         description="Put an efficient BERT-family encoder on a phone: exported, quantized, and proven equal to torch.",
         epilog="exit codes: 0 done, 2 bad usage or input, 3 a dependency is missing, 4 unsupported combination, "
-        "5 conversion failed, 6 parity failed, 7 a budget was missed",
+        "5 conversion failed, 6 parity failed, 7 a budget was missed, 130 interrupted",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-Described = list[tuple[str, str, list[int]]]  # name, dtype and shape; -1 is a free axis
+Specs = list[tuple[str, str, list[int]]]  # name, dtype and shape; -1 is a free axis
+Described = tuple[str, Specs, Specs]  # the runtime's version, inputs and outputs
 
 
 def load(path: str, threads: int, entries: Mapping[str, str]) -> Any:
@@ -22,28 +23,30 @@ def load(path: str, threads: int, entries: Mapping[str, str]) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def signature(session: Any) -> tuple[Described, Described]:
-    """The inputs and outputs of a session."""
-    return _described(session.get_inputs()), _described(session.get_outputs())
+def describe(session: Any) -> Described:
+    """What a session tells of its file."""
+    import onnxruntime
+
+    return onnxruntime.__version__, _specs(session.get_inputs()), _specs(session.get_outputs())
 
 
-def _described(values: Any) -> Described:
+def _specs(values: Any) -> Specs:
     dtypes = {"float": "float32", "double": "float64"}
-    described = []
+    specs = []
     for value in values:
         dtype = value.type.removeprefix("tensor(").removesuffix(")")
         shape = [size if isinstance(size, int) else -1 for size in value.shape]
-        described.append((value.name, dtypes.get(dtype, dtype), shape))
-    return described
+        specs.append((value.name, dtypes.get(dtype, dtype), shape))
+    return specs
 
 
-def checked(path: str) -> tuple[Described, Described]:
-    """The inputs and outputs of a file that nothing vouches for but the format's own rules, which it is held to."""
+def check(path: str) -> Described:
+    """The same of a file that nothing vouches for but the format's own rules, which it is held to first."""
     import onnx
 
     onnx.checker.check_model(path)
-    return signature(load(path, 1, {}))
+    return describe(load(path, 1, {}))
 
 
 if __name__ == "__main__":
-    print(json.dumps(checked(sys.argv[1])))
+    print(json.dumps(check(sys.argv[1])))

@@ -48,7 +48,7 @@ def open(path: Path, threads: int = 1) -> "OnnxSession":
     # Files whose products share a zero point, as quantize_dynamic writes them, fail with these options.
     entries = HOST_OPTIONS if found.seal == WHOLE and _saturates() else {}
     session = _load(path, threads, entries)
-    return OnnxSession(session, _facts(path, found, native.signature(session)))
+    return OnnxSession(session, _facts(path, found, native.describe(session)))
 
 
 def facts(path: Path) -> Facts:
@@ -59,7 +59,7 @@ def facts(path: Path) -> Facts:
         MissingDependency: onnx or onnxruntime is not installed.
     """
     found = _read(path)
-    described = native.signature(_load(path, 1, {})) if found.seal == WHOLE else _described_apart(path)
+    described = native.describe(_load(path, 1, {})) if found.seal == WHOLE else _described_apart(path)
     return _facts(path, found, described)
 
 
@@ -77,23 +77,23 @@ def _load(path: Path, threads: int, entries: Mapping[str, str]) -> Any:
         raise InputError(f"{path} does not open in ONNX Runtime: {file.first_line(error)}") from None
 
 
-def _described_apart(path: Path) -> Any:
-    """Inputs and outputs of a file that nobody vouches for; InputError where ONNX Runtime does not open it."""
-    return apart.ask(native.__file__, "ONNX Runtime", path)
+def _described_apart(path: Path) -> native.Described:
+    """What ONNX Runtime tells of a file that nobody vouches for; InputError where it does not open it, or crashes."""
+    told: native.Described = apart.ask(native.__file__, "ONNX Runtime", path)
+    return told
 
 
-def _facts(path: Path, found: file.File, described: tuple[native.Described, native.Described]) -> Facts:
+def _facts(path: Path, found: file.File, described: native.Described) -> Facts:
     """What stands in a file, and what ONNX Runtime told of it."""
-    import onnxruntime
-
-    inputs, outputs = (tuple(Spec(name, dtype, tuple(shape)) for name, dtype, shape in side) for side in described)
+    release, *sides = described
+    inputs, outputs = (tuple(Spec(name, dtype, tuple(shape)) for name, dtype, shape in side) for side in sides)
     nodes = list(file.nodes(found.proto.graph))
     try:
         weights = file.weights(found.proto.graph)
     except ValueError as error:  # a type without a name
         raise InputError(f"{path} breaks the rules of ONNX: {file.first_line(error)}") from None
     return Facts(
-        runtime=f"onnxruntime {onnxruntime.__version__}",
+        runtime=f"onnxruntime {release}",
         file_bytes=found.file_bytes,
         inputs=inputs,
         outputs=outputs,
