@@ -1,7 +1,9 @@
 """An open bundle: text in, the task's answer out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +21,9 @@ from edgebert.tokenizers import tokenizer
 from edgebert.tokenizers.tokenizer import Encoding, Tokenizer
 
 TOP = 5
+
+# The package that is a floor's runtime here, where a version of it may be older than some floor.
+PACKAGES = {"LiteRT": "ai-edge-litert", "ONNX Runtime": "onnxruntime", "ExecuTorch": "executorch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +129,26 @@ def open_bundle(folder: str | Path, threads: int = 1) -> Bundle:
     runtime = RUNTIMES[manifest.target]
     if command := runtime.missing():
         raise MissingDependency(f"the {manifest.target} runtime is not installed: run {command}")
+    _check_floor(folder, manifest.floor)
     words = tokenizer.load(folder / bundle.TOKENIZER) if bundle.TOKENIZER in manifest.files else None
     return Bundle(folder, manifest, runtime.open(folder / manifest.model_file, threads), words)
+
+
+def _check_floor(folder: Path, floor: str) -> None:
+    """Refuse a bundle whose runtime is installed in a version below its floor."""
+    runtime, _, least = floor.rpartition(" ")
+    if package := PACKAGES.get(runtime):
+        installed = version(package)
+        if _numbers(installed) < _numbers(least):
+            raise MissingDependency(
+                f"{folder} needs {floor} or later, and {package} {installed} is installed: "
+                f"run pip install --upgrade {package}"
+            )
+
+
+def _numbers(text: str) -> list[int]:
+    """The first two numbers of a version."""
+    return [int(number) for number in re.findall(r"\d+", text)[:2]]
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
