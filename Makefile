@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUNDLE := build/default-tflite-w8a8-dynamic
 
-.PHONY: export test test-all lint clean
+.PHONY: export test test-all floors lint clean
 
 export: $(VENV)/.tflite
 	$(BIN)/edgebert export --target tflite --out $(BUNDLE) --force
@@ -19,6 +19,10 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.all
 	$(PYTEST)
+
+# Environments with older runtimes, which a test of the slow tier asks; see tests/helpers/floors.py.
+floors: $(VENV)/.test
+	$(BIN)/python tests/helpers/floors.py
 
 # mypy checks an installed copy: in the tree it would not see the folders that are mapped into the package.
 lint: $(VENV)/.test

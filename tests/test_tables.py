@@ -18,7 +18,7 @@ from edgebert.gate.parity import TOLERANCES
 from edgebert.lowering.channels_first import FORMS as CHANNEL_FORMS
 from edgebert.models import MODELS, Model, heads
 from edgebert.profiling.extrapolate import cut
-from edgebert.quantization.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES
+from edgebert.quantization.recipes import FLOORS, NOT_TAKEN, RECIPES, TARGET_RECIPES
 from edgebert.runtimes import RUNTIMES, SUFFIXES
 from edgebert.runtimes.devices import device_names, open_device
 from edgebert.runtimes.devices.adb.payload import PACKAGES
@@ -46,6 +46,7 @@ EXACT: list[tuple[str, Iterable[object], Mapping[str, Iterable[object]]]] = [
         },
     ),
     ("pair of target and recipe", TAKEN, {"edgebert/gate/parity.py TOLERANCES": TOLERANCES}),
+    ("pair that has a floor", TAKEN, {"edgebert/quantization/recipes.py FLOORS": FLOORS}),
     ("pair that is not taken", PAIRS - TAKEN, {"edgebert/quantization/recipes.py NOT_TAKEN": NOT_TAKEN}),
     ("recipe of tflite", TARGET_RECIPES["tflite"], {"exporters/tflite/weights.py FORMS": FORMS}),
     ("task", TASKS, {"edgebert/bundle/opened.py ANSWERS": ANSWERS}),

@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 TOKENIZER = "tokenizer.json"
 FORMAT = "edgebert-bundle"
-VERSION = 2
+VERSION = 3
 SEAL, BLANK = "sha256", "0" * 64
 
 
@@ -35,7 +35,7 @@ class Manifest:
 
     Attributes:
         format: always `edgebert-bundle`.
-        version: of this layout; 2.
+        version: of this layout; 3.
         family: the architecture, as in Hugging Face's `model_type`.
         source: folder, hub name or preset that the model came from.
         weights_sha256: of the source weights; `random, seed N` for random ones.
@@ -44,6 +44,7 @@ class Manifest:
         task: which head.
         target: which runtime's format.
         recipe: what was done to the numbers.
+        floor: the oldest release of the runtime that answers right, such as `ONNX Runtime 1.17`.
         lengths: sequence lengths, ascending.
         dynamic: whether any length up to the last is taken as it is.
         vocab_size: ids are below it.
@@ -75,6 +76,7 @@ class Manifest:
     task: str
     target: str
     recipe: str
+    floor: str
     lengths: list[int]
     dynamic: bool
     vocab_size: int

@@ -1,7 +1,9 @@
 """An open bundle: text in, the task's answer out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -27,6 +29,9 @@ OUTPUTS = {
     "multiple-choice": {"logits": 2},
     "question-answering": {"start_logits": 2, "end_logits": 2},
 }
+
+# The package that is a floor's runtime here, where a version of it may be older than some floor.
+PACKAGES = {"LiteRT": "ai-edge-litert", "ONNX Runtime": "onnxruntime", "ExecuTorch": "executorch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +161,25 @@ def _runtime(folder: Path, manifest: Manifest) -> ModuleType:
         )
     if command := RUNTIMES[manifest.target].missing():
         raise MissingDependency(f"the {manifest.target} runtime is not installed: run {command}")
+    _check_floor(folder, manifest.floor)
     return RUNTIMES[manifest.target]
+
+
+def _check_floor(folder: Path, floor: str) -> None:
+    """Refuse a bundle whose runtime is installed in a version below its floor."""
+    runtime, _, least = floor.rpartition(" ")
+    if package := PACKAGES.get(runtime):
+        installed = version(package)
+        if _numbers(installed) < _numbers(least):
+            raise MissingDependency(
+                f"{folder} needs {floor} or later, and {package} {installed} is installed: "
+                f"run pip install --upgrade {package}"
+            )
+
+
+def _numbers(text: str) -> list[int]:
+    """The first two numbers of a version."""
+    return [int(number) for number in re.findall(r"\d+", text)[:2]]
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

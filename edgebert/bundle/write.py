@@ -10,7 +10,7 @@ from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.files import sha256
 from edgebert.gate import golden
 from edgebert.quantization import sizes
-from edgebert.quantization.recipes import Recipe
+from edgebert.quantization.recipes import Recipe, floor
 from edgebert.quantization.samples import TEXTS
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.session import Delegation
@@ -52,6 +52,7 @@ def write_bundle(
         task=model.task,
         target=target,
         recipe=recipe.name,
+        floor=floor(target, recipe.name, artifact.lengths),
         lengths=list(artifact.lengths),
         dynamic=artifact.dynamic,
         vocab_size=model.config.vocab_size,

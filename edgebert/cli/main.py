@@ -194,7 +194,7 @@ def list_(arguments: argparse.Namespace) -> int:
     """Show models, tasks, targets and recipes."""
     from edgebert.cli import support
     from edgebert.models import MODELS
-    from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES
+    from edgebert.quantization.recipes import FLOORS, RECIPES, TARGET_RECIPES
 
     if arguments.json:
         models = {
@@ -202,10 +202,11 @@ def list_(arguments: argparse.Namespace) -> int:
             for name, family in MODELS.items()
         }
         recipes = {name: recipe.about for name, recipe in RECIPES.items()}
+        floors = {name: {recipe: FLOORS[name, recipe] for recipe in takes} for name, takes in TARGET_RECIPES.items()}
         told = {"models": models, "targets": TARGET_RECIPES, "recipes": recipes, "reasons": support.reasons()}
-        print(json.dumps(told))
+        print(json.dumps(told | {"floors": floors}))
         return 0
-    for head, *rows in (support.tasks(), support.targets()):
+    for head, *rows in (support.tasks(), support.targets(), support.floors()):
         render.table(head, rows)
     for reason in support.reasons():
         print(f"no {reason}")

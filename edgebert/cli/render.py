@@ -114,6 +114,7 @@ def manifest(manifest: "Manifest") -> None:
         ("model", f"{manifest.family} from {manifest.source}, {manifest.parameters / 1e6:.1f} M parameters"),
         ("task", manifest.task),
         ("target", f"{manifest.target} {manifest.recipe}"),
+        ("runs from", manifest.floor),
         ("lengths", ", ".join(map(str, manifest.lengths)) + (", and any below" if manifest.dynamic else "")),
         ("labels", f"{len(labels)}: {', '.join(labels[:6])}{' ...' * (len(labels) > 6)}"),
         ("parity", state),

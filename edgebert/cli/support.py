@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from edgebert.models import MODELS
-from edgebert.quantization.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES
+from edgebert.quantization.recipes import FLOORS, NOT_TAKEN, RECIPES, SEVERAL_LENGTHS, TARGET_RECIPES
 
 # What to use in place of a task that a family lacks.
 INSTEAD: Mapping[str, str] = {"causal-lm": "masked-lm", "replaced-token-detection": "token-classification"}
@@ -28,6 +28,16 @@ def targets() -> Rows:
         (name, *("yes" if recipe in takes else "no" for recipe in RECIPES)) for name, takes in TARGET_RECIPES.items()
     ]
     return [("target", *RECIPES), *rows]
+
+
+def floors() -> Rows:
+    """Head row and rows: the oldest runtime for a target's files, and the recipes that it is the oldest for."""
+    recipes: dict[tuple[str, str], list[str]] = {}
+    for (target, recipe), least in FLOORS.items():
+        later = SEVERAL_LENGTHS.get(target, least)
+        told = least if later == least else f"{least}; {later} with several lengths"
+        recipes.setdefault((target, told), []).append(recipe)
+    return [("target", "runs from", "recipes"), *((*key, ", ".join(names)) for key, names in recipes.items())]
 
 
 def reasons() -> list[str]:

@@ -78,6 +78,41 @@ NOT_TAKEN: dict[tuple[str, str], str] = {
     ("onnx", "w4a8-dynamic"): "ONNX Runtime's 4-bit product keeps activations in float here; use w4.",
 }
 
+# The release of a target's runtime from which on its files answer right. LiteRT 1.0 came after TensorFlow Lite 2.17.
+# TFLite's and ONNX's floors, and the releases below them, which answer right or refuse, are run by `make floors` and
+# tests/runtimes/test_floors.py. ExecuTorch 1.1 is what the simulated Pixels have; what came before it was not run. Core
+# ML's are those of its program's format.
+FLOORS: dict[tuple[str, str], str] = {
+    ("executorch", "fp32"): "ExecuTorch 1.1",
+    ("executorch", "w8a8-dynamic"): "ExecuTorch 1.1",
+    ("executorch", "w8a8-static"): "ExecuTorch 1.1",
+    ("executorch", "w4a8-dynamic"): "ExecuTorch 1.1",
+    ("tflite", "fp32"): "TensorFlow Lite 2.13",
+    ("tflite", "fp16"): "TensorFlow Lite 2.13",
+    ("tflite", "w8"): "TensorFlow Lite 2.13",
+    ("tflite", "w8a8-dynamic"): "TensorFlow Lite 2.13",
+    ("tflite", "w8a8-static"): "TensorFlow Lite 2.13",
+    ("tflite", "w4a8-dynamic"): "LiteRT 2.1",
+    ("coreml", "fp32"): "iOS 17",
+    ("coreml", "fp16"): "iOS 17",
+    ("coreml", "w8"): "iOS 17",
+    ("coreml", "w4"): "iOS 18",
+    ("coreml", "w8a8-static"): "iOS 17",
+    ("onnx", "fp32"): "ONNX Runtime 1.17",
+    ("onnx", "fp16"): "ONNX Runtime 1.17",
+    ("onnx", "w4"): "ONNX Runtime 1.23",
+    ("onnx", "w8a8-dynamic"): "ONNX Runtime 1.17",
+    ("onnx", "w8a8-static"): "ONNX Runtime 1.17",
+}
+# Where several lengths in one file need a later release.
+SEVERAL_LENGTHS: dict[str, str] = {"coreml": "iOS 18"}
+
+
+def floor(target: str, recipe: str, lengths: Sequence[int]) -> str:
+    """The oldest runtime that a file with these lengths is for, its name and the first two numbers of its version."""
+    one = FLOORS[target, recipe]
+    return SEVERAL_LENGTHS.get(target, one) if len(lengths) > 1 else one
+
 
 def kept(name: str, patterns: Sequence[str]) -> bool:
     """Whether `--keep-float` names this module of the torch model, or one that it is part of.

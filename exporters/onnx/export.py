@@ -37,6 +37,9 @@ NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
 # The first opset with Gelu as one operator: https://onnx.ai/onnx/operators/onnx__Gelu.html
 OPSET = 20
+# The first format with that opset, which ONNX Runtime 1.17 reads: https://onnx.ai/onnx/repo-docs/Versioning.html. What
+# came with later ones, types of 4 bits among it, is not used: two 4-bit numbers are a byte here.
+IR_VERSION = 9
 # A protobuf message ends at 2 GiB; what a graph adds to its weights, some 100 KB a layer, fits the margin many times.
 ONE_FILE = 2**31 - 2**26
 
@@ -184,6 +187,7 @@ def _finish(model: Any, source: Model, longest: int) -> None:
     import onnx_ir.passes.common as passes
 
     passes.ClearMetadataAndDocStringPass()(model)  # stack traces with this machine's paths
+    model.ir_version = IR_VERSION
     model.graph.name, model.producer_name, model.producer_version = "edgebert", PRODUCER, version("edgebert")
     model.metadata_props.clear()
     model.metadata_props.update({

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgebert.errors import InputError
+from edgebert.errors import InputError, MissingDependency
 from edgebert.models.signature import INPUTS, Arrays
 from edgebert.runtimes import apart
 from edgebert.runtimes.session import WHOLE, Delegation, Facts, refuse_edited, run_rows
@@ -35,6 +35,9 @@ REASONS = {
     "CONCATENATION": "XNNPACK joins at most five tensors",
 }
 
+# What the interpreter says of an operator, or a version of one, that it does not know.
+TOO_OLD = "Didn't find op"
+
 
 def missing() -> str | None:
     """The command that installs the runtime, None when it is there."""
@@ -48,6 +51,7 @@ def open(path: Path, threads: int = 1) -> "TfliteSession":
     Raises:
         InputError: the file is not a whole .tflite file, was edited since edgebert made it, or the interpreter does not
             take it.
+        MissingDependency: the interpreter is too old for an operator in it.
     """
     layout = read_layout(path)
     refuse_edited(path, layout.seal)
@@ -59,6 +63,11 @@ def open(path: Path, threads: int = 1) -> "TfliteSession":
         with hushed():
             interpreter = Interpreter(model_path=str(path), num_threads=threads)
     except (ValueError, RuntimeError) as error:
+        if TOO_OLD in str(error):
+            raise MissingDependency(
+                f"{path} needs a later LiteRT than ai-edge-litert {version('ai-edge-litert')} ({first_line(error)}): "
+                "run pip install --upgrade ai-edge-litert"
+            ) from error
         raise InputError(f"{path} does not open in LiteRT: {first_line(error)}") from error
     return TfliteSession(path, layout, interpreter)
 

@@ -10,8 +10,9 @@ from reference import reference
 
 import edgebert
 from edgebert import bundle
+from edgebert.bundle import opened as opening
 from edgebert.bundle.manifest import SEAL, sealed
-from edgebert.errors import EdgebertError, InputError, ParityFailed, Unsupported
+from edgebert.errors import EdgebertError, InputError, MissingDependency, ParityFailed, Unsupported
 from edgebert.exporters import EXPORTERS
 from edgebert.files import new_folder
 
@@ -93,7 +94,7 @@ def edit(folder: Path, **changes: object) -> None:
 
 DAMAGES = [
     ({"format": "zip"}, "format='zip'"),
-    ({"version": 1}, "version 1; this edgebert reads 2"),
+    ({"version": 1}, "version 1; this edgebert reads 3"),
     ({"labels": "remove"}, "labels missing or unknown"),
     ({"surprise": 1}, "surprise missing or unknown"),
     ({"lengths": []}, "ascending positive integers"),
@@ -150,6 +151,19 @@ def test_a_manifest_with_any_bit_flipped_or_another_models_is_refused(copy: Path
         edgebert.open(copy)
     path.write_bytes(whole)
     edgebert.open(copy).close()
+
+
+def test_a_bundle_says_from_which_runtime_on_it_runs_and_an_older_one_is_refused(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bundle.read(made).floor == "ONNX Runtime 1.17"
+    for installed, text in (("1.9.1", "needs ONNX Runtime 1.17 or later, and onnxruntime 1.9.1"), ("1.17.0rc1", None)):
+        monkeypatch.setattr(opening, "version", lambda package, installed=installed: installed)
+        if text is None:
+            edgebert.open(made).close()
+        else:
+            with pytest.raises(MissingDependency, match=f"{text} is installed: run pip install --upgrade onnxruntime"):
+                edgebert.open(made)
 
 
 def test_no_bundle_no_answer(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_list_as_json_is_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(told["models"]) == set(MODELS)
     assert "causal-lm" in told["models"]["rembert"]["tasks"]
     assert set(told["targets"]["tflite"]) <= set(told["recipes"])
+    assert told["floors"]["tflite"]["w4a8-dynamic"] == "LiteRT 2.1"
     assert main(["list"]) == 0
     assert "squeezebert-base" in capsys.readouterr().out
 

@@ -5,7 +5,7 @@ from paths import ROOT
 
 from edgebert.cli import support
 from edgebert.gate.parity import TOLERANCES
-from edgebert.quantization.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES, kept
+from edgebert.quantization.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES, floor, kept
 
 README = ROOT / "README.md"
 
@@ -48,6 +48,13 @@ def test_readme_holds_the_matrix() -> None:
     text = README.read_text(encoding="utf-8")
     assert support.markdown(support.targets()) in text
     assert support.markdown(support.tasks()) in text
+    assert support.markdown(support.floors()) in text
+
+
+def test_a_floor_depends_on_target_recipe_and_in_core_ml_on_lengths() -> None:
+    assert floor("onnx", "w4", (32, 64)) == "ONNX Runtime 1.23"
+    assert floor("tflite", "w8", (32, 64)) == floor("tflite", "w8", (32,))
+    assert (floor("coreml", "w8", (32,)), floor("coreml", "w8", (32, 64))) == ("iOS 17", "iOS 18")
 
 
 def test_each_no_in_the_matrix_has_its_reason() -> None:

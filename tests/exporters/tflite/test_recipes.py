@@ -10,14 +10,16 @@ from tiny import batch, sqnr, visible
 from tiny import expected_at as expected
 
 from edgebert.artifact import Artifact
-from edgebert.errors import ConversionFailed, InputError
+from edgebert.errors import ConversionFailed, InputError, MissingDependency
 from edgebert.exporters.tflite import draft, weights
 from edgebert.exporters.tflite import export as exporter
 from edgebert.exporters.tflite.ranges import Range, find_ranges
+from edgebert.exporters.tflite.versions import VERSIONS
 from edgebert.models import Model
 from edgebert.models.signature import Arrays
 from edgebert.quantization.recipes import RECIPES
 from edgebert.runtimes.tflite import session as runtime
+from edgebert.runtimes.tflite.layout import ITEM_NAMES
 
 pytestmark = pytest.mark.skipif(exporter.missing() is not None, reason=f"needs {exporter.missing()}")
 
@@ -182,6 +184,52 @@ def test_four_bits_in_blocks_where_they_fit(tmp_path: Path) -> None:
     assert (shape, len(rows.scale), rows.details) == ([96, 32], 96, None)
     assert artifact.weights["encoder.layers.0.down.weight"].bytes == 32 * 96 // 2 + 2 * 32 * 3
     assert answers(model, artifact.path) >= 8
+
+
+def operators(path: Path) -> set[tuple[str, int, str, str]]:
+    """Of a file's operators with weights the name, the version, and the types of input and weight."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    found = set()
+    for graph in file.subgraphs:
+        for operator in graph.operators:
+            code = file.operatorCodes[operator.opcodeIndex]
+            if names[code.builtinCode] in ("CONV_2D", "FULLY_CONNECTED"):
+                types = (ITEM_NAMES[graph.tensors[tensor].type] for tensor in operator.inputs[:2])
+                found.add((names[code.builtinCode], code.version, *types))
+    return found
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("recipe", "wanted", "release"),
+    [
+        ("w8a8-dynamic", {("CONV_2D", 5, "FLOAT32", "INT8")}, "2.12.0"),
+        ("w8a8-static", {("FULLY_CONNECTED", 10, "INT8", "INT8"), ("CONV_2D", 5, "FLOAT32", "INT8")}, "2.13.0"),
+        ("w4a8-dynamic", {("FULLY_CONNECTED", 14, "FLOAT32", "INT4"), ("CONV_2D", 5, "FLOAT32", "INT8")}, "2.21.0"),
+    ],
+)
+def test_operators_have_versions_that_older_runtimes_refuse(
+    recipe: str, wanted: set[tuple[str, int, str, str]], release: str, tmp_path: Path
+) -> None:
+    model = visible("bert", "masked-lm")  # in four bits the output layer, which is the table, has eight
+    artifact = export(model, recipe, tmp_path / "m.tflite")
+    assert operators(artifact.path) == wanted
+    facts = runtime.open(artifact.path).facts()
+    assert facts.metadata["min_runtime_version"] == release
+    assert answers(model, artifact.path) > 10
+
+
+@pytest.mark.parity
+def test_a_file_that_the_runtime_is_too_old_for_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VERSIONS, ("CONV_2D", "FLOAT32", "INT8"), 99)
+    path = export(visible("bert", "base"), "w8a8-dynamic", tmp_path / "m.tflite").path
+    with pytest.raises(MissingDependency, match=r"a later LiteRT than .*'CONV_2D' version '99'.*upgrade"):
+        runtime.open(path)
 
 
 @pytest.mark.parity
