@@ -131,9 +131,13 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
     """
     try:
         text = content.decode("utf-8")
-        whole, real = (_whole, _finite) if LONG_NUMBER.search(text) else (None, None)
+        odd = LONG_NUMBER.search(text) is not None
         value = json.loads(
-            text, object_pairs_hook=_each_once, parse_constant=_finite, parse_float=real, parse_int=whole
+            text,
+            object_pairs_hook=_each_once,
+            parse_constant=_finite,
+            parse_float=_finite if odd else None,
+            parse_int=_whole if odd else None,
         )
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
