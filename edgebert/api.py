@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgebert import bundle
+from edgebert.bundle import proof as bundle_proof
 from edgebert.bundle.manifest import Manifest
 from edgebert.bundle.opened import Bundle, look_into, open_bundle
 from edgebert.bundle.write import write_bundle
@@ -141,8 +142,11 @@ def export(
             origin = origins(source.model, lowered)
             made = Made(artifact.path, source.model, lowered, origin, artifact.lengths, artifact.dynamic)
             proof, held = faithful.check(made, target)
-            report = _gate(folder, rounded.tolerance(made, held, answers, target, how))
-            report = replace(report, checks=(*proof, *report.checks))
+            due = rounded.tolerance(made, held, answers, target, how)
+            report = _gate(folder, due)
+            with open_bundle(folder) as opened:
+                around = bundle_proof.check(opened, source, due)
+            report = replace(report, checks=(*proof, *around, *report.checks))
             if not report.passed:
                 failed = [f"{check.name} ({check.detail})" for check in report.checks if not check.passed]
                 raise ParityFailed(f"{target} {recipe} does not say what torch says: {'; '.join(failed)}.", report)

@@ -224,14 +224,14 @@ def _last_layer(model: Model) -> torch.nn.Module:
     return last
 
 
-def _texts() -> list[tuple[str, ...]]:
+def texts() -> list[tuple[str, ...]]:
     """The sentences kept with this package; a line with a tab is a pair."""
     return [tuple(line.split("\t")) for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
 
 
 def _sentences(tokenizer: Tokenizer, shortest: int, length: int, rows: int) -> Arrays:
     """Up to `rows` texts that need this length, padded to it; longer ones, cut, where too few fit."""
-    sizes = {text: len(tokenizer.encode(text[0], text[1] if len(text) == 2 else None).ids) for text in _texts()}
+    sizes = {text: len(tokenizer.encode(text[0], text[1] if len(text) == 2 else None).ids) for text in texts()}
     fitting = [text for text, size in sizes.items() if shortest <= size <= length]
     longer = [text for text, size in sizes.items() if size > length]
     # Half of them pairs where there are so many: they alone have both token types.

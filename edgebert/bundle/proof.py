@@ -1,0 +1,78 @@
+"""Is what stands around a model file in a bundle the checkpoint's: its tokenizer, and the names of its labels?
+
+Read back from the folder, for that is what an app reads. The gate's own sentences are encoded again with the tokenizer
+as it was saved, and answered by `predict`, whose labels are to be those that torch gives.
+"""
+
+from edgebert.bundle.opened import Bundle
+from edgebert.checkpoints.checkpoint import Checkpoint
+from edgebert.errors import InputError
+from edgebert.gate import golden
+from edgebert.models.signature import limit_types
+from edgebert.report import Check, Tolerance
+
+TEXTS = 6  # sentences that are answered
+LABELLED = ("sequence-classification", "token-classification")
+
+
+def check(opened: Bundle, source: Checkpoint, tolerance: Tolerance) -> tuple[Check, ...]:
+    """Hold a bundle's tokenizer and labels to the checkpoint's.
+
+    Args:
+        opened: the bundle.
+        source: what it was exported from.
+        tolerance: tells how far torch has to decide for a label to be asked for.
+    """
+    labels = list(source.model.config.labels) if "classification" in source.model.task else []
+    named = opened.manifest.labels == labels
+    detail = f"{len(labels)} in the checkpoint's order" if named else f"{opened.manifest.labels} are not {labels}"
+    return (
+        _ids(opened, source),
+        Check("labels are the checkpoint's", named, detail),
+        _predicted(opened, source, tolerance),
+    )
+
+
+def _ids(opened: Bundle, source: Checkpoint) -> Check:
+    """Whether texts become the ids that the checkpoint's tokenizer makes of them."""
+    name = "texts become the checkpoint's ids"
+    if source.tokenizer is None:
+        passed = opened.tokenizer is None and opened.manifest.pad_id == 0
+        return Check(name, passed, "it came without a tokenizer")
+    if opened.tokenizer is None or opened.manifest.pad_id != source.tokenizer.pad_id:
+        return Check(name, False, f"pad_id {opened.manifest.pad_id}, and {source.tokenizer.pad_id} in the checkpoint")
+    texts = golden.texts()
+    for text in texts:
+        one, other = (words.encode(*text) for words in (source.tokenizer, opened.tokenizer))
+        if (one.ids, one.type_ids) != (other.ids, other.type_ids):
+            return Check(name, False, f"{text[0]!r:.60} becomes {other.ids[:8]} and not {one.ids[:8]}")
+    return Check(name, True, f"{len(texts)} texts")
+
+
+def _predicted(opened: Bundle, source: Checkpoint, tolerance: Tolerance) -> Check:
+    """Whether `predict` names the label that torch gives, where torch decides."""
+    name = "predict says torch's labels"
+    if source.tokenizer is None or source.model.task not in LABELLED:
+        return Check(name, True, "the task has no labels, or the checkpoint no tokenizer")
+    asked = 0
+    for text in [text for text in golden.texts() if len(text) == 1][:TEXTS]:
+        ids = source.tokenizer.encode(text[0], max_length=opened.manifest.lengths[-1]).ids
+        fitting = (length for length in opened.manifest.lengths if length >= len(ids))
+        length = len(ids) if opened.manifest.dynamic else next(fitting)
+        inputs = limit_types(source.tokenizer.batch([text[0]], length=length), source.model.config.type_vocab_size)
+        logits = golden.answer(source.model, inputs)["logits"][0]
+        try:
+            told = opened.predict(text[0])
+        except InputError as error:
+            return Check(name, False, str(error))
+        by_token = source.model.task == "token-classification"
+        found = [entry["label"] for entry in told["tokens"]] if by_token else [told["label"]]
+        rows = logits[1 : 1 + len(found)] if by_token else logits[None]
+        for label, row in zip(found, rows, strict=True):
+            first, second = sorted(row)[::-1][:2] if len(row) > 1 else (row[0], -float("inf"))
+            if first - second > 2 * float((row**2).mean()) ** 0.5 * 10 ** (-tolerance.min_sqnr_db / 20):
+                asked += 1
+                wanted = source.model.config.labels[int(row.argmax())]
+                if label != wanted:
+                    return Check(name, False, f"{text[0]!r:.60} is {label!r}, and {wanted!r} in torch")
+    return Check(name, True, f"{asked} that torch decides")
