@@ -43,8 +43,9 @@ def _ids(opened: Bundle, source: Checkpoint) -> Check:
         return Check(name, False, f"pad_id {opened.manifest.pad_id}, and {source.tokenizer.pad_id} in the checkpoint")
     texts = golden.texts()
     for text in texts:
-        one, other = (words.encode(*text) for words in (source.tokenizer, opened.tokenizer))
-        if (one.ids, one.type_ids) != (other.ids, other.type_ids):
+        pair = text[1] if len(text) == 2 else None
+        one, other = (words.encode(text[0], pair) for words in (source.tokenizer, opened.tokenizer))
+        if (one.ids, one.token_type_ids) != (other.ids, other.token_type_ids):
             return Check(name, False, f"{text[0]!r:.60} becomes {other.ids[:8]} and not {one.ids[:8]}")
     return Check(name, True, f"{len(texts)} texts")
 

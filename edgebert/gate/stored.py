@@ -147,11 +147,11 @@ def _orders(numbers: np.ndarray, values: np.ndarray, step: np.ndarray) -> Iterat
             yield wanted, turned, steps
         elif turned.shape[1:] == wanted.shape[1:] and len(turned) < len(wanted):
             yield wanted[: len(turned)], turned, steps
-        elif turned.shape[0] == wanted.shape[0] and turned.ndim == 2 and turned.shape[1] > wanted.shape[1]:
+        elif turned.shape[0] == wanted.shape[0] and turned.ndim == 2 and turned.shape[-1] > wanted.shape[-1]:
             yield (
                 wanted,
-                turned[:, : wanted.shape[1]],
-                steps[:, : wanted.shape[1]],
+                turned[:, : wanted.shape[-1]],
+                steps[:, : wanted.shape[-1]],
             )  # a row is filled up to whole blocks
 
 

@@ -167,7 +167,8 @@ class _Graph:
         enters = self.stored(node["filter_id"])[0].reshape(-1)
         leaves = np.frombuffer(self.named[module + RESCALE], np.float32)
         rows = np.repeat(enters.reshape(-1, shape[-1]), len(leaves) * shape[-1] // len(enters), 0)
-        return (leaves[:, None] * rows).reshape(shape).astype(np.float32)
+        made: np.ndarray = (leaves[:, None] * rows).reshape(shape).astype(np.float32)
+        return made
 
     def in_float(self) -> tuple[bytes, dict[str, np.ndarray]]:
         """The graph's bytes without rounding, and the constants that it reads beside the file's own."""
