@@ -19,7 +19,7 @@ from edgebert.lowering.channels_first import FORMS as CHANNEL_FORMS
 from edgebert.models import MODELS, Model, heads
 from edgebert.profiling.extrapolate import cut
 from edgebert.quantization.recipes import FLOORS, NOT_TAKEN, RECIPES, TARGET_RECIPES
-from edgebert.runtimes import RUNTIMES, SUFFIXES
+from edgebert.runtimes import RUNTIMES, SUFFIXES, UNROUNDED
 from edgebert.runtimes.devices import device_names, open_device
 from edgebert.runtimes.devices.adb.payload import PACKAGES
 from edgebert.runtimes.devices.device import RUNTIME_OF
@@ -42,6 +42,7 @@ EXACT: list[tuple[str, Iterable[object], Mapping[str, Iterable[object]]]] = [
             "exporters/__init__.py EXPORTERS": EXPORTERS,
             "runtimes/__init__.py RUNTIMES": RUNTIMES,
             "runtimes/__init__.py SUFFIXES": SUFFIXES,
+            "runtimes/__init__.py UNROUNDED": UNROUNDED,
             "edgebert/quantization/recipes.py TARGET_RECIPES": TARGET_RECIPES,
         },
     ),
