@@ -259,6 +259,6 @@ def _due(manifest: Manifest) -> Tolerance:
     least = parity.TOLERANCES[manifest.target, manifest.recipe]
     held = (manifest.parity or {}).get("tolerance", {})
     found = held.get("min_sqnr_db") if isinstance(held, dict) else None
-    if not isinstance(found, int | float) or not found > least.min_sqnr_db:
+    if not isinstance(found, int | float) or not found >= rounded.LEAST:
         return least
     return replace(least, min_sqnr_db=float(found), reason=str(held.get("reason", least.reason)))
