@@ -69,12 +69,13 @@ class Unrounded:
 
     Attributes:
         run: answers a batch (B, T) as `Session.run` does.
-        exact: whether what it computes is float32's own; where a file is made for half precision, scalars are rounded
-            to it and functions are replaced by others that differ by less.
+        exact: whether its scalars are float32's own; where a file is made for half precision they are rounded to it.
+        by_tanh: whether GELUs are computed by their tanh form, which is quicker in half precision, all of them.
     """
 
     run: Callable[[Arrays], Arrays]
     exact: bool = True
+    by_tanh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def open_unrounded(path: Path) -> tuple[Unrounded, ...]:
     def run(inputs: Arrays) -> Arrays:
         return dict(zip(names, session.run(names, {name: inputs[name] for name in INPUTS}), strict=True))
 
-    return (Unrounded(run, exact=not rewrite.halves),)
+    return (Unrounded(run, exact=not rewrite.halves, by_tanh=rewrite.by_tanh),)
 
 
 class _Rewrite:
@@ -83,6 +83,7 @@ class _Rewrite:
 
         self.helper, self.half, self.float = helper, TensorProto.FLOAT16, TensorProto.FLOAT
         self.graph = graph
+        self.by_tanh = False  # whether a GELU is computed by its tanh form
         self.halves = False  # whether the file computes in half precision somewhere
         self.same: dict[str, str] = {}  # a rounded value to what it was before
         self.made: list[Any] = []
@@ -105,6 +106,7 @@ class _Rewrite:
 
     def keep(self, node: Any) -> None:
         """Leave a node as it is, but for half precision."""
+        self.by_tanh |= any(attribute.s == b"tanh" for attribute in node.attribute if node.op_type == "Gelu")
         for attribute in node.attribute:
             if attribute.name == "to" and attribute.i == self.half:
                 attribute.i, self.halves = self.float, True

@@ -101,7 +101,7 @@ def test_an_interrupt_is_one_whatever_a_converter_makes_of_it(
 @pytest.mark.parametrize("target", EXPORTERS)
 def test_a_full_disk_is_no_failed_conversion(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line ends with exit code 2, whatever the target."""
-    monkeypatch.setattr(EXPORTERS[target], "lower", _full)
+    monkeypatch.setattr("edgebert.lowering.trim_positions", _full)
     with pytest.raises(OSError, match="No space left"):
         EXPORTERS[target].export(visible("bert", "base"), RECIPES["fp32"], (8,), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

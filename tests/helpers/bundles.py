@@ -24,7 +24,8 @@ def write(folder: Path) -> Path:
     Manifest(
         format=FORMAT, version=VERSION, family="bert", source="here", weights_sha256="random, seed 0",
         config=dataclasses.asdict(model.config), parameters=9, task="sequence-classification", target="onnx",
-        recipe="fp32", lengths=[8], dynamic=True, vocab_size=120, pad_id=0, padding_invariant=True,
+        recipe="fp32", floor="ONNX Runtime 1.17", lengths=[8], dynamic=True, vocab_size=120, pad_id=0,
+        padding_invariant=True,
         labels=list(model.config.labels), model_file="model.onnx", inputs=[spec], outputs=[spec | {"name": "logits"}],
         files=describe_files(folder), graph=graph, modules=[module], parts={"head": 264}, keep_float=[],
         calibration="", peak_memory_bytes=None, parity={"passed": True}, tools={"onnx": "1"}, notes=["made by hand"],

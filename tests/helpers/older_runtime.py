@@ -36,7 +36,7 @@ def onnx(path: str) -> Callable[[int], Run]:
     """Open an .onnx file."""
     options = LIBRARY.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
-    options.add_session_config_entry("session.x64quantprecision", "1")  # see edgebert/runtimes/onnx/session.py
+    options.add_session_config_entry("session.x64quantprecision", "1")  # see runtimes/onnx/session.py
     session = LIBRARY.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
     return lambda _: lambda row: dict(zip(names, session.run(None, row), strict=True))

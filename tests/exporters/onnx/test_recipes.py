@@ -25,7 +25,7 @@ pytest.importorskip("onnxscript")
 
 
 from edgebert.exporters.onnx import export as exporter  # noqa: E402
-from edgebert.exporters.onnx import numbers as numbers  # noqa: E402
+from edgebert.exporters.onnx import integers  # noqa: E402
 from edgebert.runtimes.onnx import session as runtime  # noqa: E402
 
 # Each family once in each recipe, and with them a pooler, a tied table, a causal mask and both outputs of a span.
@@ -228,7 +228,7 @@ def test_static_scales_need_samples(tmp_path):
 
 def test_a_range_is_clipped_where_that_costs_least():
     rng = np.random.default_rng(0)
-    spread = numbers.Histogram()
+    spread = integers.Histogram()
     for _ in range(20):  # the bound doubles on the way
         spread.add(rng.normal(0, 1, 100_000))
     spread.add(np.array([60.0]))
@@ -236,38 +236,38 @@ def test_a_range_is_clipped_where_that_costs_least():
     scale, zero = spread.range()
     assert -6 < -zero * scale < -3
     assert 3 < (255 - zero) * scale < 30  # 60, were nothing clipped
-    positive = numbers.Histogram()
+    positive = integers.Histogram()
     positive.add(np.array([0.0, 0.5, 2.0]))
     scale, zero = positive.range()
     assert zero == 0
     assert scale * 255 == pytest.approx(2, rel=0.01)
-    assert numbers.Histogram().range() == (1.0, 0)
+    assert integers.Histogram().range() == (1.0, 0)
 
 
 def test_4_bits_are_packed_as_they_are_read():
     rng = np.random.default_rng(0)
     floats = rng.normal(size=(7, 40)).astype(np.float32)
     floats[3] = 0
-    rounded = numbers.four_bits(floats)
+    rounded = integers.four_bits(floats)
     plain = np.abs(floats.reshape(7, 5, 8)).max()  # no scale could exceed it
     assert np.abs(rounded.scales).max() <= plain
     signal, noise = (floats**2).sum(), ((floats - rounded.floats()) ** 2).sum()
     assert 10 * np.log10(signal / noise) > 20.5  # 19.5 with the largest magnitude over 7
-    packed, scales = numbers.pack(rounded)
+    packed, scales = integers.pack(rounded)
     assert (packed.shape, scales.shape) == ((7, 2, GROUP // 2), (7, 2))
     loose = np.stack([packed & 15, packed >> 4], -1).reshape(7, 2 * GROUP).astype(np.int8) - 8
     np.testing.assert_array_equal(loose[:, :40], rounded.integers)
     assert not loose[:, 40:].any()
     extremes = Rounded(np.array([[-8, 7]], np.int8), np.ones((1, 1), np.float32), 2)
-    assert numbers.pack(extremes)[0].tolist() == [[[0xF0]]]
+    assert integers.pack(extremes)[0].tolist() == [[[0xF0]]]
 
 
 def test_8_bits_in_blocks_and_by_row():
     rng = np.random.default_rng(0)
     floats = rng.normal(size=(300, 20)).astype(np.float32)
-    integers, scales = by_row(floats.T)
-    assert np.abs(integers * scales - floats.T).max() <= scales.max() / 2 + 1e-6
-    packed, scales = numbers.eight_bits_in_blocks(floats)
+    whole, scales = by_row(floats.T)
+    assert np.abs(whole * scales - floats.T).max() <= scales.max() / 2 + 1e-6
+    packed, scales = integers.eight_bits_in_blocks(floats)
     assert (packed.shape, packed.dtype) == ((300, 2, 16), np.uint8)
     loose = ((packed.astype(np.float32) - 128) * scales[..., None]).reshape(300, 32)
     assert np.abs(loose[:, :20] - floats).max() <= scales.max() / 2 + 1e-6
