@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,8 @@ def check(made: Made, target: str) -> tuple[tuple[Check, ...], Held]:
 
 def _by_tanh(model: Model) -> None:
     """Let a model's exact GELUs be their tanh form."""
-    for module in model.modules():
+    modules: Iterator[Any] = model.modules()
+    for module in modules:
         if getattr(module, "act", None) is ACTIVATIONS["gelu"]:
             module.act = ACTIVATIONS["gelu_new"]
 

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ def _fit(numbers: np.ndarray, constant: Constant) -> np.ndarray | None:
 
 def _orders(numbers: np.ndarray, values: np.ndarray, step: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """A parameter, or its first rows, with a constant whose axes are turned to fit it."""
-    wanted = numbers.squeeze()
+    wanted: Any = numbers.squeeze()
     values, step = (
         array.reshape(wanted.shape if array.size == numbers.size == 1 else array.squeeze().shape)
         for array in (values, step)
@@ -142,7 +143,8 @@ def _orders(numbers: np.ndarray, values: np.ndarray, step: np.ndarray) -> Iterat
     if values.ndim != wanted.ndim:
         return
     for order in itertools.permutations(range(values.ndim)):
-        turned, steps = values.transpose(order), step.transpose(order)
+        turned: Any = values.transpose(order)
+        steps = step.transpose(order)
         if turned.shape == wanted.shape:
             yield wanted, turned, steps
         elif turned.shape[1:] == wanted.shape[1:] and len(turned) < len(wanted):
