@@ -20,8 +20,8 @@ from edgebert import lowering
 from edgebert.artifact import Artifact
 from edgebert.errors import ConversionFailed, InputError
 from edgebert.exporters import common
-from edgebert.exporters.onnx.names import name_weights, stored
 from edgebert.exporters.onnx.integers import activation_ranges
+from edgebert.exporters.onnx.names import name_weights, stored
 from edgebert.exporters.onnx.quantizer import Quantizer, bits_of
 from edgebert.exporters.onnx.rewrites import lower_graph
 from edgebert.exporters.provenance import by_origin, kept_float, origins
