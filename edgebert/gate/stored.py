@@ -73,6 +73,7 @@ def hold(lowered: Model, origin: Mapping[str, tuple[str, ...]], constants: Itera
     given: dict[str, list[Constant]] = defaultdict(list)
     for constant in constants:
         given[_key(re.sub(r"/\d+$", "", constant.name))].append(constant)
+    vectors = [each for group in given.values() for each in group if each.values.squeeze().ndim <= 1]
     held, fitted, known = Held(), set[int](), set[str]()
     aliases = defaultdict[int, list[str]](list)
     for alias, parameter in lowered.named_parameters(remove_duplicate=False):
@@ -84,8 +85,12 @@ def hold(lowered: Model, origin: Mapping[str, tuple[str, ...]], constants: Itera
         candidates = [constant for key in keys for constant in given.get(key, ())]
         numbers = parameter.detach().float().numpy()
         if not candidates:
-            held.wrong.append(f"{name} is not in the file")
-            continue
+            # Converters store equal vectors once, under one of their names, and leave out what adds nothing.
+            candidates = [constant for constant in vectors if constant.values.size == numbers.size]
+            if not any(_fit(numbers, constant) is not None for constant in candidates):
+                if numbers.any():
+                    held.wrong.append(f"{name} is not in the file")
+                continue
         fits = [(constant, found) for constant in candidates if (found := _fit(numbers, constant)) is not None]
         if not fits:
             held.wrong.append(f"{name} is not what the file has, which is {_off(numbers, candidates[0])}")
