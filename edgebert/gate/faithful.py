@@ -118,7 +118,7 @@ def _same(name: str, probes: list[Arrays], wanted: list[Arrays], got: list[Array
 
 
 def _probes(config: object, lengths: Sequence[int]) -> Iterator[Arrays]:
-    """For each length a full row, one that is padded from some place on, and one of two types; ids go on and on."""
+    """For each length a full row, one that is padded from some place on, and one of two types."""
     vocabulary, types = int(config.vocab_size), int(config.type_vocab_size)  # type: ignore[attr-defined]
     rng = np.random.default_rng(1)
     for length in (*(short for short in SHORT if short < lengths[0]), *lengths):

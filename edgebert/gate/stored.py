@@ -166,7 +166,7 @@ def _narrow(constant: Constant) -> bool:
     """Whether a packed constant's steps are no wider than its rows need: integers reach up to where they can."""
     if constant.bits > 8:
         return True
-    step = np.broadcast_to(constant.step, constant.values.shape).astype(np.float32)
+    step = np.abs(np.broadcast_to(constant.step, constant.values.shape)).astype(np.float32)
     needed = (2 ** (constant.bits - 1) - 1) / WIDEST
     # A scale is that of an entry of one axis, or of blocks along the last.
     split = [axis for axis, size in enumerate(np.shape(constant.step)) if size > 1]
@@ -179,7 +179,7 @@ def _right(numbers: np.ndarray, values: np.ndarray, step: np.ndarray, bits: int)
     """Whether stored numbers are those of a parameter, as near as their steps allow."""
     if not np.isfinite(values).all():
         return False
-    off = np.abs(values - numbers)
+    off, step = np.abs(values - numbers), np.abs(step)  # a block of 4 bits may count downwards
     if bits < 8:
         square = np.square(off / np.maximum(step, np.finfo(np.float32).tiny)).reshape(len(numbers), -1).mean(1)
         return bool(square.mean() <= CHOSEN and square.max() <= CHOSEN_ROW)
