@@ -59,16 +59,18 @@ REFUSED = [
     ({"parameters": 10**41}, "a number has 42 digits"),
     ({"files": {"a\0b": SAID}}, "cannot be read: embedded null"),
     ({"files": {"a" * 5000: SAID}}, "cannot be read: File name too long"),
-    ({"files": {"/etc/passwd": SAID}}, "is not a file's entry|does not list"),
-    ({"files": {"model.onnx/../model.onnx": SAID}}, "is not a file's entry|does not list"),
-    ({"files": {"model.onnx": SAID}}, "is not the file that was exported|does not list"),
-    ({"files": {"": SAID}}, "is not a file's entry|has no |does not list"),
+    ({"files": {"/etc/passwd": SAID}}, "is not a file's entry"),
+    ({"files": {"model.onnx/../model.onnx": SAID}}, "is not a file's entry"),
+    ({"files": {"model.onnx": SAID}}, "is not the file that was exported"),
+    ({"files": {"": SAID}}, "is not a file's entry|has no "),
 ]
 
 
 @pytest.mark.parametrize(("changes", "text"), REFUSED, ids=[f"{next(iter(c))} {i}" for i, (c, _) in enumerate(REFUSED)])
 def test_what_no_export_wrote_is_refused(made: Path, changes: dict[str, Any], text: str) -> None:
-    bundle.read(made)
+    listed = bundle.read(made).files
+    if isinstance(changes.get("files"), dict):
+        changes = {"files": listed | changes["files"]}
     edit(made, changes)
     with pytest.raises(InputError, match=text) as caught:
         bundle.read(made)

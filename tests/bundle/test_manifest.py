@@ -104,8 +104,8 @@ DAMAGES = [
     ({"parity": 3}, "parity is a int"),
     ({"target": "toaster"}, "target 'toaster' is not known"),
     ({"files": {}}, "does not list model.onnx"),
-    ({"files": {"../checkpoint/config.json": {"bytes": 1, "sha256": ""}}}, "is not a file's entry|does not list"),
-    ({"files": {"./model.onnx": {"bytes": 1, "sha256": ""}}}, "is not a file's entry|does not list"),
+    ({"files": {"../checkpoint/config.json": {"bytes": 1, "sha256": ""}}}, "is not a file's entry"),
+    ({"files": {"./model.onnx": {"bytes": 1, "sha256": ""}}}, "is not a file's entry"),
     ({"files": {"model.onnx": {"bytes": "1"}}}, "files does not hold what belongs there"),
     ({"files": {"gone.bin": {"bytes": 1, "sha256": ""}}}, "has no gone.bin"),
     ({"model_file": "other.onnx"}, "does not list other.onnx"),
@@ -114,6 +114,8 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("changes", "text"), DAMAGES)
 def test_edited_manifest_is_refused(copy: Path, changes: dict[str, object], text: str) -> None:
+    if isinstance(changes.get("files"), dict) and changes["files"]:
+        changes = {"files": bundle.read(copy).files | changes["files"]}
     edit(copy, **changes)
     with pytest.raises(InputError, match=text):
         edgebert.open(copy)
