@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("int8", "checkpoint", "w8a8-dynamic", (8,)),
         ("tokens", "tokens", "fp32", (8,)),
     ):
-        edgebert.export(base / source, target="onnx", recipe=recipe, lengths=lengths, out=base / f"{name}-bundle")
+        edgebert.export(base / source, target="executorch", recipe=recipe, lengths=lengths, out=base / f"{name}-bundle")
     return base
 
 
@@ -41,7 +41,7 @@ def test_a_quantized_bundle_differs_in_recipe_sizes_and_answers(folder: Path) ->
     assert found.fields["recipe"] == ("fp32", "w8a8-dynamic")
     assert set(found.parts) == {"embeddings", "attention", "feed-forward", "head"}
     assert all(a > b for a, b in found.parts.values())
-    assert "model.onnx" in found.files
+    assert "model.pte" in found.files
     assert found.answers is not None
     assert 15 < found.answers["logits"].sqnr_db < 60
 

@@ -105,7 +105,14 @@ def test_torch_and_transformers_make_the_same(folder: Path, source: Checkpoint) 
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("target", "lengths"), [("onnx", (LONGEST,)), ("tflite", (8, LONGEST))])
+@pytest.mark.parametrize(
+    ("target", "lengths"),
+    [
+        ("executorch", (LONGEST,)),
+        pytest.param("onnx", (LONGEST,), marks=pytest.mark.slow),
+        pytest.param("tflite", (8, LONGEST), marks=pytest.mark.slow),
+    ],
+)
 def test_a_file_makes_the_same_as_torch(source: Checkpoint, tmp_path: Path, target: str, lengths: tuple) -> None:
     edgebert.export(source, target=target, recipe="fp32", lengths=lengths, out=tmp_path / "bundle")
     with edgebert.open(tmp_path / "bundle") as bundle:
@@ -192,13 +199,13 @@ def test_what_is_refused(source: Checkpoint, tmp_path: Path) -> None:
 
 @pytest.mark.parity
 def test_bundles_that_do_not_continue_a_text(tmp_path: Path) -> None:
-    edgebert.export("default", target="onnx", recipe="fp32", lengths=(16,), out=tmp_path / "other")
+    edgebert.export("default", target="executorch", recipe="fp32", lengths=(16,), out=tmp_path / "other")
     with (
         edgebert.open(tmp_path / "other") as bundle,
         pytest.raises(InputError, match="is for sequence-classification; only a bundle for causal-lm"),
     ):
         bundle.generate("one")
     reference("rembert", "causal-lm").save_pretrained(tmp_path / "bare")
-    edgebert.export(tmp_path / "bare", target="onnx", recipe="fp32", lengths=(8,), out=tmp_path / "out")
+    edgebert.export(tmp_path / "bare", target="executorch", recipe="fp32", lengths=(8,), out=tmp_path / "out")
     with edgebert.open(tmp_path / "out") as bundle, pytest.raises(InputError, match="its model came without one"):
         bundle.generate("one")

@@ -21,10 +21,10 @@ pytestmark = pytest.mark.parity
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of a tiny BERT classifier, by way of ONNX, the quicker of the converters."""
+    """A bundle of a tiny BERT classifier, by way of ExecuTorch, whose file is the soonest written."""
     folder = tmp_path_factory.mktemp("bundle")
     reference("bert", "sequence-classification").save_pretrained(folder / "checkpoint")
-    edgebert.export(folder / "checkpoint", target="onnx", recipe="fp32", lengths=(8, 16), out=folder / "out")
+    edgebert.export(folder / "checkpoint", target="executorch", recipe="fp32", lengths=(8, 16), out=folder / "out")
     return folder / "out"
 
 
@@ -36,15 +36,15 @@ def copy(made: Path, tmp_path: Path) -> Path:
 
 def test_manifest_tells_the_whole_story(made: Path) -> None:
     manifest = bundle.read(made)
-    assert sorted(path.name for path in made.iterdir()) == ["golden.npz", "manifest.json", "model.onnx"]
-    assert (manifest.family, manifest.task, manifest.target) == ("bert", "sequence-classification", "onnx")
+    assert sorted(path.name for path in made.iterdir()) == ["golden.npz", "manifest.json", "model.pte"]
+    assert (manifest.family, manifest.task, manifest.target) == ("bert", "sequence-classification", "executorch")
     assert manifest.lengths == [8, 16]
     assert [entry["name"] for entry in manifest.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
     assert {entry["dtype"] for entry in manifest.inputs} == {"int32"}
     assert manifest.labels == [f"kind_{i}" for i in range(5)]
     assert manifest.parity is not None
     assert manifest.parity["passed"]
-    assert {"torch", "onnx"} <= set(manifest.tools)
+    assert {"torch", "executorch"} <= set(manifest.tools)
     assert len(manifest.weights_sha256) == 64
     assert manifest.peak_memory_bytes is not None
     assert manifest.peak_memory_bytes > 100e6
@@ -103,12 +103,12 @@ DAMAGES = [
     ({"vocab_size": "120"}, "vocab_size is a str"),
     ({"parity": 3}, "parity is a int"),
     ({"target": "toaster"}, "target 'toaster' is not known"),
-    ({"files": {}}, "does not list model.onnx"),
+    ({"files": {}}, "does not list model.pte"),
     ({"files": {"../checkpoint/config.json": {"bytes": 1, "sha256": ""}}}, "is not a file's entry"),
-    ({"files": {"./model.onnx": {"bytes": 1, "sha256": ""}}}, "is not a file's entry"),
-    ({"files": {"model.onnx": {"bytes": "1"}}}, "files does not hold what belongs there"),
+    ({"files": {"./model.pte": {"bytes": 1, "sha256": ""}}}, "is not a file's entry"),
+    ({"files": {"model.pte": {"bytes": "1"}}}, "files does not hold what belongs there"),
     ({"files": {"gone.bin": {"bytes": 1, "sha256": ""}}}, "has no gone.bin"),
-    ({"model_file": "other.onnx"}, "does not list other.onnx"),
+    ({"model_file": "other.pte"}, "does not list other.pte"),
 ]
 
 
@@ -122,7 +122,7 @@ def test_edited_manifest_is_refused(copy: Path, changes: dict[str, object], text
 
 
 def test_changed_files_are_noticed(copy: Path) -> None:
-    for name in ("model.onnx", "golden.npz"):
+    for name in ("model.pte", "golden.npz"):
         whole = (copy / name).read_bytes()
         (copy / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         with pytest.raises(InputError, match=f"{name} is not the file that was exported"):
@@ -147,7 +147,7 @@ def test_a_manifest_with_any_bit_flipped_or_another_models_is_refused(copy: Path
         with pytest.raises(InputError):
             bundle.read(copy)
     reference("bert", "token-classification").save_pretrained(tmp_path / "checkpoint")
-    edgebert.export(tmp_path / "checkpoint", target="onnx", recipe="fp32", lengths=(8,), out=tmp_path / "other")
+    edgebert.export(tmp_path / "checkpoint", target="executorch", recipe="fp32", lengths=(8,), out=tmp_path / "other")
     path.write_bytes((tmp_path / "other" / "manifest.json").read_bytes())
     with pytest.raises(InputError, match="is not the file that was exported"):
         edgebert.open(copy)
@@ -158,13 +158,13 @@ def test_a_manifest_with_any_bit_flipped_or_another_models_is_refused(copy: Path
 def test_a_bundle_says_from_which_runtime_on_it_runs_and_an_older_one_is_refused(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert bundle.read(made).floor == "ONNX Runtime 1.17"
-    for installed, text in (("1.9.1", "needs ONNX Runtime 1.17 or later, and onnxruntime 1.9.1"), ("1.17.0rc1", None)):
+    assert bundle.read(made).floor == "ExecuTorch 1.1"
+    for installed, text in (("0.7.0", "needs ExecuTorch 1.1 or later, and executorch 0.7.0"), ("1.1.0rc1", None)):
         monkeypatch.setattr(opening, "version", lambda package, installed=installed: installed)
         if text is None:
             edgebert.open(made).close()
         else:
-            with pytest.raises(MissingDependency, match=f"{text} is installed: run pip install --upgrade onnxruntime"):
+            with pytest.raises(MissingDependency, match=f"{text} is installed: run pip install --upgrade executorch"):
                 edgebert.open(made)
 
 
@@ -177,15 +177,22 @@ def test_a_file_with_damaged_weights_fails_and_leaves_no_bundle(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The converter writes another model's weights; everything after it is as it always is."""
-    honest = EXPORTERS["onnx"].export
+    honest = EXPORTERS["executorch"].export
     other = edgebert.load(made.parent / "checkpoint").model.random_init(5)
-    monkeypatch.setattr(EXPORTERS["onnx"], "export", lambda model, *rest: honest(other, *rest))
+    monkeypatch.setattr(EXPORTERS["executorch"], "export", lambda model, *rest: honest(other, *rest))
     with pytest.raises(ParityFailed, match="every weight is the model's") as caught:
-        edgebert.export(made.parent / "checkpoint", target="onnx", recipe="fp32", lengths=(8,), out=tmp_path / "out")
+        edgebert.export(
+            made.parent / "checkpoint", target="executorch", recipe="fp32", lengths=(8,), out=tmp_path / "out"
+        )
     assert not caught.value.report.passed
     assert list(tmp_path.iterdir()) == []
     unseen = edgebert.export(
-        made.parent / "checkpoint", target="onnx", recipe="fp32", lengths=(8,), out=tmp_path / "out", validate=False
+        made.parent / "checkpoint",
+        target="executorch",
+        recipe="fp32",
+        lengths=(8,),
+        out=tmp_path / "out",
+        validate=False,
     )
     assert unseen.manifest.parity is None
     assert not edgebert.validate(tmp_path / "out").passed
@@ -214,7 +221,7 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
 def test_what_is_kept_in_float_is_told(made: Path, tmp_path: Path) -> None:
     checkpoint = made.parent / "checkpoint"
     kept = edgebert.export(
-        checkpoint, target="onnx", lengths=(8,), out=tmp_path / "out", keep_float=("head.*", "*.layers.0.up")
+        checkpoint, target="executorch", lengths=(8,), out=tmp_path / "out", keep_float=("head.*", "*.layers.0.up")
     ).manifest
     dtypes = {module["name"]: module["dtype"] for module in kept.modules}
     assert kept.keep_float == ["head.*", "*.layers.0.up"]
@@ -251,7 +258,7 @@ def test_a_loaded_model_stays_what_it_is(made: Path, tmp_path: Path) -> None:
 
 def test_a_bundle_in_the_way_is_kept_until_forced(made: Path, copy: Path) -> None:
     before = (copy / "manifest.json").read_bytes()
-    again = {"target": "onnx", "recipe": "fp32", "lengths": (8,), "out": copy}
+    again = {"target": "executorch", "recipe": "fp32", "lengths": (8,), "out": copy}
     with pytest.raises(InputError, match="pass --force"):
         edgebert.export(made.parent / "checkpoint", **again)  # type: ignore[arg-type]
     assert (copy / "manifest.json").read_bytes() == before
@@ -285,8 +292,10 @@ def test_new_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_export_is_repeatable(made: Path, tmp_path: Path) -> None:
     """The same checkpoint gives the same file, but for what a converter stamps into it."""
-    edgebert.export(made.parent / "checkpoint", target="onnx", recipe="fp32", lengths=(8, 16), out=tmp_path / "out")
+    edgebert.export(
+        made.parent / "checkpoint", target="executorch", recipe="fp32", lengths=(8, 16), out=tmp_path / "out"
+    )
     one, two = bundle.read(made), bundle.read(tmp_path / "out")
     assert one.weights_sha256 == two.weights_sha256
-    assert one.files["model.onnx"]["sha256"] == two.files["model.onnx"]["sha256"]
+    assert one.files["model.pte"]["sha256"] == two.files["model.pte"]["sha256"]
     assert one.parity == two.parity

@@ -31,7 +31,7 @@ def opened(place: Path, task: str, name: str = "bert") -> tuple[Checkpoint, Bund
     if not out.exists():
         reference(name, task).save_pretrained(checkpoint)
         (checkpoint / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
-        edgebert.export(checkpoint, target="onnx", recipe="fp32", lengths=(32,), out=out)
+        edgebert.export(checkpoint, target="executorch", recipe="fp32", lengths=(32,), out=out)
     return edgebert.load(checkpoint), edgebert.open(out)
 
 
@@ -141,6 +141,6 @@ def test_a_long_text_is_cut_to_the_longest_length(place: Path) -> None:
 
 def test_a_model_without_tokenizer_says_so(tmp_path: Path) -> None:
     reference("bert", "base").save_pretrained(tmp_path / "checkpoint")
-    edgebert.export(tmp_path / "checkpoint", target="onnx", recipe="fp32", lengths=(8,), out=tmp_path / "out")
+    edgebert.export(tmp_path / "checkpoint", target="executorch", recipe="fp32", lengths=(8,), out=tmp_path / "out")
     with edgebert.open(tmp_path / "out") as bundle, pytest.raises(InputError, match="its model came without one"):
         bundle.predict("hello")

@@ -327,7 +327,7 @@ def test_checkpoints_that_are_refused(tmp_path: Path) -> None:
 def test_a_bundle_of_it_has_the_small_tokenizer_and_the_old_answers(place: Path, tmp_path: Path, name: str) -> None:
     source = made(place, name)
     small = trim(source, place / "corpus.txt")
-    made_of = edgebert.export(small, target="onnx", recipe="fp32", lengths=(64,), out=tmp_path / "bundle")
+    made_of = edgebert.export(small, target="executorch", recipe="fp32", lengths=(64,), out=tmp_path / "bundle")
     assert made_of.manifest.vocab_size == small.model.config.vocab_size
     assert made_of.manifest.notes[-1] == small.notes[-1]
     with edgebert.open(tmp_path / "bundle") as bundle:

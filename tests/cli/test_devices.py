@@ -36,6 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).folder
 
 
+@pytest.mark.slow
 def test_a_phone_is_profiled_compared_with_its_simulation_and_held_to_torch(
     plug: Callable[..., adbd.Daemon], root: Path, bundle: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:

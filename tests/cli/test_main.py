@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 from safetensors.torch import load_file, save_file
+from tiers import quick
 
 from edgebert.bundle.manifest import SEAL, sealed
 from edgebert.checkpoints.checkpoint import Checkpoint
@@ -22,6 +24,7 @@ from edgebert.cli.main import main
 from edgebert.files import INTERRUPTS, new_folder
 from edgebert.models import MODELS
 
+INTERRUPTED = [(signal.SIGINT, "onnx"), (signal.SIGTERM, "tflite")]
 MOUNTS = os.name == "posix" and os.geteuid() == 0 and shutil.which("mount") is not None
 
 
@@ -125,8 +128,11 @@ def test_missing_extra_is_exit_3_with_the_command(
 
 
 @pytest.mark.parity
-def test_the_whole_way_by_command(tmp_path: Path) -> None:
-    made = run("export", "--target", "onnx", "--recipe", "fp32", "--lengths", "32", "--out", "out", cwd=tmp_path)
+def test_the_whole_way_by_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Making it and asking it are processes as a user starts them; what follows costs their imports no second time."""
+    made = run("export", "--target", "executorch", "--recipe", "fp32", "--lengths", "32", "--out", "out", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert "[ok] a damaged model is caught" in made.stdout
     following = made.stdout.splitlines()[-1]
@@ -135,31 +141,38 @@ def test_the_whole_way_by_command(tmp_path: Path) -> None:
 
     answer = run("predict", "out", "wake me up at half past six tomorrow", "--json", cwd=tmp_path)
     assert json.loads(answer.stdout)["label"] == "alarm"
-    report = run("validate", "out", "--json", cwd=tmp_path)
-    assert json.loads(report.stdout)["passed"]
-    facts = json.loads(run("inspect", "out", "--json", cwd=tmp_path).stdout)
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["validate", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"]
+    assert main(["inspect", "out", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
     assert facts["manifest"]["task"] == "sequence-classification"
     assert facts["facts"]["outputs"][0]["shape"][-1] == 150
-    alone = json.loads(run("inspect", "out/model.onnx", "--json", cwd=tmp_path).stdout)
+    assert main(["inspect", "out/model.pte", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
     assert alone["manifest"] is None
     assert alone["facts"] == facts["facts"]
-    shown = run("inspect", "out", cwd=tmp_path).stdout
+    assert main(["inspect", "out"]) == 0
+    shown = capsys.readouterr().out
     for told in ("embeddings", "feed-forward", "memory to export", "largest"):
         assert told in shown
 
-    again = run("export", "--target", "onnx", "--recipe", "fp32", "--out", "out", cwd=tmp_path)
-    assert again.returncode == 2
-    assert "pass --force" in one_line(again)
+    assert main(["export", "--target", "executorch", "--recipe", "fp32", "--out", "out"]) == 2
+    assert "pass --force" in capsys.readouterr().err
 
 
 @pytest.mark.parity
-def test_validate_of_a_damaged_bundle_is_exit_6(tmp_path: Path) -> None:
+def test_validate_of_a_damaged_bundle_is_exit_6(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The file stays as it is and the manifest vouches for it; only what torch said is another model's."""
     import hashlib
 
     import numpy as np
 
-    assert run("export", "--target", "onnx", "--lengths", "32", "--out", "out", cwd=tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "--target", "executorch", "--lengths", "32", "--out", "out"]) == 0
     golden = tmp_path / "out" / "golden.npz"
     with np.load(golden) as file:
         arrays = {key: -value if key == "tokens_32/out/logits" else value for key, value in file.items()}
@@ -169,15 +182,18 @@ def test_validate_of_a_damaged_bundle_is_exit_6(tmp_path: Path) -> None:
     manifest["files"]["golden.npz"] = {"bytes": golden.stat().st_size, "sha256": digest}
     del manifest[SEAL]
     (tmp_path / "out" / "manifest.json").write_bytes(sealed(manifest))
-    result = run("validate", "out", cwd=tmp_path)
-    assert result.returncode == 6
-    assert "does not say what torch says: equals torch" in one_line(result)
-    assert "[FAILED] equals torch" in result.stdout
+    capsys.readouterr()
+    assert main(["validate", "out"]) == 6
+    told = capsys.readouterr()
+    (line,) = (line for line in told.err.splitlines() if not line.startswith("["))
+    assert "does not say what torch says: equals torch" in line
+    assert "[FAILED] equals torch" in told.out
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("target", ["onnx", "tflite"])
+@pytest.mark.parametrize(
+    ("number", "target"), quick(product((signal.SIGINT, signal.SIGTERM), ("onnx", "tflite")), INTERRUPTED)
+)
 def test_interrupted_in_the_middle_leaves_nothing(tmp_path: Path, number: signal.Signals, target: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "edgebert", "export", "--target", target, "--out", "out"],
@@ -261,7 +277,7 @@ def test_a_full_disk_is_one_line_whichever_file_it_meets(
 
     monkeypatch.setattr(api, "new_folder", full)
     monkeypatch.chdir(tmp_path)
-    assert main(["export", "--target", "onnx", "--recipe", "fp32", "--lengths", "4", "--out", "out"]) == 2
+    assert main(["export", "--target", "executorch", "--recipe", "fp32", "--lengths", "4", "--out", "out"]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[")]
     assert len(lines) == 1
     assert "No space left on device" in lines[0]
@@ -283,7 +299,7 @@ def small_disk(tmp_path: Path) -> object:
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("target", ["onnx", "tflite"])
+@pytest.mark.parametrize("target", quick(["executorch", "onnx", "tflite"], ["executorch"]))
 def test_no_space_left_is_one_line_and_no_bundle(small_disk: Path, target: str) -> None:
     result = run("export", "--target", target, "--lengths", "32", "--out", str(small_disk / "out"))
     assert result.returncode == 2, result.stderr

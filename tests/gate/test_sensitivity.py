@@ -48,12 +48,12 @@ def test_four_bits_cost_more_than_eight() -> None:
 @pytest.mark.parity
 def test_a_bundle_is_ranked_from_the_model_it_came_from(tmp_path: Path) -> None:
     reference("bert", "sequence-classification").save_pretrained(tmp_path / "checkpoint")
-    edgebert.export(tmp_path / "checkpoint", target="onnx", lengths=(8,), out=tmp_path / "out")
+    edgebert.export(tmp_path / "checkpoint", target="executorch", lengths=(8,), out=tmp_path / "out")
     costs = api.rank_layers(tmp_path / "out")
     assert {"head.classifier", "encoder.embeddings.word"} < {cost.module for cost in costs}
     reference("bert", "sequence-classification", seed=1).save_pretrained(tmp_path / "checkpoint")
     with pytest.raises(InputError, match="is not the model that"):
         api.rank_layers(tmp_path / "out")
-    edgebert.export(tmp_path / "checkpoint", target="onnx", recipe="fp32", lengths=(8,), out=tmp_path / "float")
+    edgebert.export(tmp_path / "checkpoint", target="executorch", recipe="fp32", lengths=(8,), out=tmp_path / "float")
     with pytest.raises(InputError, match="no layer is quantized"):
         api.rank_layers(tmp_path / "float")

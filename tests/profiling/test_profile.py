@@ -336,7 +336,11 @@ def test_the_gate_on_a_device_fails_a_file_that_says_something_else(
 
 
 @simulated
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(name, marks=[needs[name], *([] if name == "tflite" else [pytest.mark.slow])]) for name in needs],
+)
+@pytest.mark.parity
 def test_a_simulated_phone_is_profiled_and_validated(bundles: dict[str, Path], target: str, capsys: Any) -> None:
     if command := sandbox.missing(target):
         pytest.skip(f"needs {command}")

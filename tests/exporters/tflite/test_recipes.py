@@ -28,12 +28,12 @@ LENGTHS = (8, 16)
 # The rows of the tolerance table, dB; what was seen on these models beside them.
 FLOORS = {"fp16": 45, "w8": 28, "w8a8-static": 14, "w4a8-dynamic": 10}
 CASES = [
-    ("squeezebert", "base", "fp16"),  # 65
-    ("convbert", "sequence-classification", "w8"),  # 44
     ("squeezebert", "token-classification", "w8a8-static"),  # 29
     ("bert", "token-classification", "w4a8-dynamic"),  # 18
 ]
 SLOW = [
+    ("squeezebert", "base", "fp16"),  # 65
+    ("convbert", "sequence-classification", "w8"),  # 44
     ("bert", "masked-lm", "fp16"), ("convbert", "question-answering", "fp16"), ("rembert", "causal-lm", "fp16"),
     ("rembert", "token-classification", "w8"), ("squeezebert", "question-answering", "w8"),
     ("bert", "masked-lm", "w8a8-static"), ("convbert", "question-answering", "w8a8-static"),
@@ -139,8 +139,6 @@ def test_fp16_is_half_of_fp32_and_may_compute_in_half(tmp_path: Path) -> None:
     said = {name: runtime.open(tmp_path / name).facts().metadata for name in sizes}
     assert said["fp16"]["reduced_precision_support"] == "fp16accfp16"
     assert "reduced_precision_support" not in said["fp32"]
-    integers = export(visible("bert", "base"), "w8a8-dynamic", tmp_path / "int8")
-    assert runtime.open(integers.path).facts().metadata["reduced_precision_support"] == "fp16accfp16"
     assert said["fp32"]["description"].startswith("edgebert ")
 
 
@@ -219,6 +217,8 @@ def test_operators_have_versions_that_older_runtimes_refuse(
     assert operators(artifact.path) == wanted
     facts = runtime.open(artifact.path).facts()
     assert facts.metadata["min_runtime_version"] == release
+    # What stands between integer products may be computed in half.
+    assert facts.metadata["reduced_precision_support"] == "fp16accfp16"
     assert answers(model, artifact.path) > 10
 
 
@@ -236,12 +236,12 @@ def test_a_file_that_the_runtime_is_too_old_for_is_refused_by_name(
 @pytest.mark.parametrize(
     ("family", "task"),
     [
-        ("convbert", "sequence-classification"),
+        ("bert", "multiple-choice"),
+        pytest.param("convbert", "sequence-classification", marks=pytest.mark.slow),
         pytest.param("squeezebert", "question-answering", marks=pytest.mark.slow),
         pytest.param("rembert", "causal-lm", marks=pytest.mark.slow),
         pytest.param("convbert", "base", marks=pytest.mark.slow),
         pytest.param("rembert", "sequence-classification", marks=pytest.mark.slow),
-        pytest.param("bert", "multiple-choice", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_layers_that_the_converter_never_saw_are_right(

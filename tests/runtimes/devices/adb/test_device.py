@@ -188,6 +188,7 @@ Adb("adb", None, lambda line: print(line, flush=True)).measure(Job(Path({str(pat
 
 @needs_client
 @needs_sandbox
+@pytest.mark.slow
 def test_what_the_guest_says_is_told_and_a_crash_is_the_files_fault(
     plug: Plug, root: Path, server: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
