@@ -217,8 +217,8 @@ def test_operators_have_versions_that_older_runtimes_refuse(
     assert operators(artifact.path) == wanted
     facts = runtime.open(artifact.path).facts()
     assert facts.metadata["min_runtime_version"] == release
-    # What stands between integer products may be computed in half.
-    assert facts.metadata["reduced_precision_support"] == "fp16accfp16"
+    # What stands between a dynamic recipe's integer products may be computed in half.
+    assert ("reduced_precision_support" in facts.metadata) == (recipe == "w8a8-dynamic")
     assert answers(model, artifact.path) > 10
 
 
