@@ -14,7 +14,7 @@ from edgebert.checkpoints.trim import trim
 from edgebert.errors import BudgetMissed, InputError, MissingDependency, ParityFailed, Unsupported
 from edgebert.exporters import EXPORTERS
 from edgebert.files import new_folder, peak_memory
-from edgebert.gate import golden, parity, sensitivity
+from edgebert.gate import golden, half, parity, sensitivity
 from edgebert.gate.sensitivity import Cost
 from edgebert.preflight import TASKS, Asked, check_pair, known, preflight
 from edgebert.profiling.gate import validate as validate_on_device
@@ -119,11 +119,12 @@ def export(
         source = trim(source, Path(trim_vocab))
         EXPORTERS[target].check(source.model, how)
     texts = Path(calibration_file) if calibration_file else None
-    samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts) if how.calibrated else []
+    samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts)
     final = Path(out) if out is not None else Path(f"{Path(source.source).name}-{target}-{recipe}")
     with new_folder(final, force, bundle.MANIFEST) as folder:
         progress("ask torch for reference answers")
         answers = golden.make(source.model, source.tokenizer, fitting)
+        samples = samples if how.calibrated else half.trials(samples, answers)
         progress(f"convert to {target} {recipe}")
         artifact = EXPORTERS[target].export(
             source.model, how, fitting, folder / f"model{SUFFIXES[target]}", tuple(keep_float), samples
@@ -134,7 +135,7 @@ def export(
         report = None
         if validate:
             progress(f"compare with torch in the {target} runtime")
-            report = _gate(folder)
+            report = _gate(folder, artifact.change_in_half)
             if not report.passed:
                 failed = [f"{check.name} ({check.detail})" for check in report.checks if not check.passed]
                 raise ParityFailed(f"{target} {recipe} does not say what torch says: {'; '.join(failed)}.", report)
@@ -225,12 +226,16 @@ def _check_delegated(manifest: Manifest, wanted: float | None) -> None:
         raise BudgetMissed(f"--min-delegated {wanted}: {told['text']}. Ask for less, or change what keeps it out.")
 
 
-def _gate(folder: Path) -> Report:
-    """Run the gate on a bundle, through the very session that an app's answers come from."""
+def _gate(folder: Path, in_half: half.Change | None = None) -> Report:
+    """Run the gate on a bundle, through the very session that an app's answers come from; see `half.judged`."""
     with open_bundle(folder) as opened:
         manifest = opened.manifest
         check_pair(manifest.target, manifest.recipe)
         answers = golden.load(folder / bundle.GOLDEN)
-        return parity.gate(
-            answers, opened.run, manifest.target, manifest.recipe, manifest.padding_invariant, manifest.vocab_size
-        )
+
+        def gate(run: parity.Run) -> Report:
+            return parity.gate(
+                answers, run, manifest.target, manifest.recipe, manifest.padding_invariant, manifest.vocab_size
+            )
+
+        return half.judged(gate(opened.run), gate, opened.run, in_half)

@@ -1,7 +1,10 @@
 """What an exporter hands back: the file it wrote, how it is to be fed, and what became of each weight."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,10 @@ class Artifact:
             modules share stands under its first name.
         lowerings: rewrite of the torch model (see `edgebert/lowering`) to the modules that it matched.
         notes: what a rewrite left as it was, and why.
+        headroom: how many times larger numbers may be than on sample texts before half precision overflows; None where
+            the file has none, or no texts told.
+        change_in_half: what half precision changes in the answers to inputs (B, T), by name, and the headroom there;
+            None where the file has none.
     """
 
     path: Path
@@ -39,3 +46,5 @@ class Artifact:
     weights: dict[str, Stored] = field(default_factory=dict)
     lowerings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    headroom: float | None = None
+    change_in_half: Callable[[Mapping[str, np.ndarray]], tuple[dict[str, np.ndarray], float]] | None = None

@@ -22,7 +22,7 @@ FORMAT = "edgebert-bundle"
 VERSION = 2
 SEAL, BLANK = "sha256", "0" * 64
 # Fields that may be null, and their type where they are not.
-NULLABLE: dict[str, type] = {"parity": dict, "peak_memory_bytes": int}
+NULLABLE: dict[str, type] = {"parity": dict, "peak_memory_bytes": int, "headroom": float}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Manifest:
         parts: part of the model to bytes of its weights in the file.
         keep_float: patterns of modules that were kept in float.
         calibration: the texts that scales or roundings were chosen on, with their sha256; empty where none were.
+        headroom: how many times larger activations may be than on sample texts before half precision overflows; null
+            where nothing is computed in it.
         peak_memory_bytes: the most memory that the exporting process held; null where the system does not tell.
         parity: the gate's report, or null when it was told not to look.
         tools: versions of everything that had a hand in it.
@@ -86,6 +88,7 @@ class Manifest:
     parts: dict[str, int]
     keep_float: list[str]
     calibration: str
+    headroom: float | None
     peak_memory_bytes: int | None
     parity: dict[str, Any] | None
     tools: dict[str, str]

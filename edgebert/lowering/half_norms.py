@@ -1,13 +1,42 @@
 """Norms whose squares fit into half precision, in which XNNPACK, LiteRT's delegate, computes between int8 products."""
 
+import math
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from edgebert.lowering.residual import multiply, stages, tell_stages
 from edgebert.lowering.rewrite import duplicate
 from edgebert.models.family import Model
+from edgebert.quantization.observers import Samples, observe
 
-# What norms multiply by, powers of two: embeddings' numbers are small, and a layer's have outliers.
+# The largest number of half precision, and the smallest normal one; XNNPACK lets what is smaller be zero.
+LARGEST, SMALLEST = 65504.0, 2.0**-14
+
+# How many times larger numbers may be than on the texts that factors are chosen on; how many times smaller a deviation.
+MARGIN, BELOW = 8.0, 2.0
+
+# What norms multiply by where that fits, powers of two: embeddings' numbers are small, and a layer's have outliers.
 EMBEDDED, INNER = 8.0, 1 / 8
+POWERS = tuple(2.0**power for power in range(-24, 25))
+
+
+@dataclass(slots=True)
+class Spread:
+    """What a norm is given: its largest number, and the smallest standard deviation of a token's."""
+
+    largest: float = 0.0
+    smallest: float = math.inf
+
+    def fits(self, factor: float) -> bool:
+        """Whether squares of the numbers times a factor, and their mean, are within half precision."""
+        above = (self.largest * MARGIN * factor) ** 2 <= LARGEST
+        return above and (self.smallest / BELOW * factor) ** 2 >= SMALLEST
+
+    def factor(self, usual: float) -> float:
+        """The power of two nearest to the usual one that fits; the usual one where none does."""
+        nearest = sorted(POWERS, key=lambda power: abs(math.log2(power / usual)))
+        return next(filter(self.fits, nearest), usual)
 
 
 class HalfNorm(nn.LayerNorm):
@@ -25,7 +54,7 @@ class HalfNorm(nn.LayerNorm):
         return super().forward(x * self.factor)
 
 
-def norms_in_half(model: Model) -> Model:
+def norms_in_half(model: Model, samples: Samples = ()) -> Model:
     """Let every norm square numbers that fit into half precision, see HalfNorm.
 
     For accuracy, and free: between layers the factor is in the weights, of what gives a norm its input and in return of
@@ -33,21 +62,42 @@ def norms_in_half(model: Model) -> Model:
 
     Args:
         model: one whose layers work on (B, T, C).
+        samples: inputs of texts, int32 (1, T), that each norm's factor is chosen on; without any it is the usual one.
+            Where none fits, as with outliers beyond a thousand times the rest of some tokens, it is the usual one too.
     """
     lowered = duplicate(model)
     tell_stages(lowered, "norms_in_half")
+    spreads = _spreads(lowered, samples)
     between = list(stages(lowered))
     for stage in between:
+        factor = spreads[stage.norm].factor(INNER) if samples else INNER
         for part in (stage.source, stage.joined):
-            multiply(part, INNER, "weight", "bias")
+            multiply(part, factor, "weight", "bias")
         for reader in stage.readers:
-            multiply(reader, 1 / INNER, "weight")
-        stage.norm.eps *= INNER**2
+            multiply(reader, 1 / factor, "weight")
+        stage.norm.eps *= factor**2
     done = {stage.norm for stage in between}
     for module in lowered.modules():
         if type(module) is nn.LayerNorm and module not in done:
             module.__class__ = HalfNorm
             assert isinstance(module, HalfNorm)
-            module.factor = EMBEDDED if module is lowered.encoder.get_submodule("embeddings.norm") else INNER
+            usual = EMBEDDED if module is lowered.encoder.get_submodule("embeddings.norm") else INNER
+            module.factor = spreads[module].factor(usual) if samples else usual
             module.eps *= module.factor**2
     return lowered
+
+
+def _spreads(model: Model, samples: Samples) -> dict[nn.Module, Spread]:
+    """What each norm is given on samples."""
+    norms = {name: module for name, module in model.named_modules() if type(module) is nn.LayerNorm}
+    spreads: dict[nn.Module, Spread] = {norm: Spread() for norm in norms.values()}
+
+    def note(name: str, norm: nn.Module, entering: Tensor, leaving: Tensor) -> None:
+        seen = spreads[norm]
+        distances = (entering - entering.mean(-1, keepdim=True)).abs()
+        seen.largest = max(seen.largest, float(entering.abs().amax()), float(distances.amax()))
+        seen.smallest = min(seen.smallest, float(distances.square().mean(-1).amin()) ** 0.5)
+
+    if samples:
+        observe(model, norms, samples, note)
+    return spreads

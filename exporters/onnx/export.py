@@ -18,13 +18,15 @@ from torch import nn
 
 from edgebert import lowering
 from edgebert.artifact import Artifact
-from edgebert.errors import ConversionFailed, InputError
+from edgebert.errors import ConversionFailed, InputError, Unsupported
 from edgebert.exporters import common
-from edgebert.exporters.onnx.names import name_weights, stored
 from edgebert.exporters.onnx.integers import activation_ranges
+from edgebert.exporters.onnx.names import name_weights, stored
 from edgebert.exporters.onnx.quantizer import Quantizer, bits_of
 from edgebert.exporters.onnx.rewrites import lower_graph
 from edgebert.exporters.provenance import by_origin, kept_float, origins
+from edgebert.gate.half import WHERE, Half, check_weights, some, tried
+from edgebert.lowering.half_norms import LARGEST
 from edgebert.lowering.rewrite import derived
 from edgebert.models import Model
 from edgebert.models.signature import INPUTS
@@ -67,17 +69,19 @@ def export(
         lengths: ascending; the last one bounds the token axis, and every length below it is served too.
         path: the file to write; one that exists is replaced, when all went well.
         keep_float: patterns of modules that a recipe with integers leaves in float, see `quantization/recipes.py`.
-        samples: inputs int32 (1, T), unpadded, that `w8a8-static` finds its scales on, and `w4` its roundings; without
-            any, `w4` rounds each weight for itself.
+        samples: inputs int32 (1, T), unpadded, that `w8a8-static` finds its scales on, and `w4` its roundings, and that
+            half precision is tried on; without any, `w4` rounds each weight for itself, and half is taken to do.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.
+        Unsupported: `fp16` does not hold the model's numbers.
         ConversionFailed: the converter gave up; the message names the log.
     """
     longest = lengths[-1]
     with common.contained("onnx", f"{model.family.name} for {model.task} in {recipe.name}"):
         # torch takes a dimension of size 1 for a constant, so that the free axis reaches 2 at least.
         lowered = lower(model, recipe, max(longest, 2))
+        half = _in_half(model, lowered, recipe, some(samples, longest))
         origin = origins(model, lowered)
 
         def kept(name: str) -> bool:
@@ -85,9 +89,10 @@ def export(
 
         ranges = activation_ranges(lowered, samples) if recipe.static else {}
         rounded = _rounded(lowered, kept, samples) if recipe.weight_bits == 4 and samples else {}
-        converted = _convert(lowered, max(longest, 2))
-        name_weights(converted.graph, lowered)
-        lower_graph(converted, recipe)
+        given = _halved(lowered) if recipe.weight_bits == 16 else lowered
+        converted = _convert(given, max(longest, 2))
+        name_weights(converted.graph, given)
+        lower_graph(converted, recipe, half is not None)
         if recipe.quantized:
             Quantizer(converted, recipe, kept, ranges, rounded).run()
         _finish(converted, model, longest)
@@ -101,6 +106,8 @@ def export(
         weights=weights,
         lowerings=lowered.lowerings,
         notes=tuple(lowered.notes),
+        headroom=half.headroom if half else None,
+        change_in_half=half.change if half else None,
     )
 
 
@@ -123,7 +130,28 @@ def lower(model: Model, recipe: Recipe, longest: int) -> Model:
     lowered = lowering.first_token_only(lowered)
     if recipe.quantized:
         lowered = lowering.query_inputs(lowered, lowering.SlicedLinears)
-    return _halved(lowered) if recipe.weight_bits == 16 else lowered
+    return lowered
+
+
+def _in_half(model: Model, lowered: Model, recipe: Recipe, texts: Samples) -> Half | None:
+    """What a file computes in half precision; None where that is nothing.
+
+    Raises:
+        Unsupported: `fp16`, which has nothing else, does not hold the model's numbers.
+    """
+    if ("onnx", recipe.name) not in WHERE:
+        return None
+    check_weights(model, recipe)
+    half = tried(lowered, "onnx", recipe.name, texts)
+    if recipe.weight_bits == 16 and half.headroom is not None and half.headroom < 1:
+        raise Unsupported(
+            f"fp16 ends at {LARGEST:.0f}, and this model's numbers are up to {1 / half.headroom:.3g} times as large: "
+            "choose fp32 or w8a8-dynamic."
+        )
+    if recipe.weight_bits == 16 or half.fits():
+        return half
+    lowered.notes.append(half.refused)
+    return None
 
 
 def _rounded(model: Model, kept: Callable[[str], bool], samples: Samples) -> dict[str, gptq.Rounded]:

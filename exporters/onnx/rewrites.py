@@ -19,14 +19,15 @@ from edgebert.quantization.recipes import Recipe
 FLOAT, HALF = 1, 10  # onnx.TensorProto.DataType
 
 
-def lower_graph(model: Any, recipe: Recipe) -> None:
-    """Apply the rewrites that a recipe gains from to an onnx_ir.Model, in place."""
+def lower_graph(model: Any, recipe: Recipe, half: bool) -> None:
+    """Apply the rewrites that a recipe gains from to an onnx_ir.Model, in place; `half` says whether half holds it."""
     graph = Rewriter(model)
     if recipe.weight_bits > 16 or recipe.quantized:  # InstanceNormalization has no kernel in half precision
         norms_by_instance(graph)
     if recipe.activation_bits == 8:
         keep_groups_apart(graph)
         masks_for_all_tokens(graph)
+    if recipe.activation_bits == 8 and half:
         gelus_in_half(graph)
         products_in_half(graph)
 
