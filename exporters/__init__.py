@@ -2,7 +2,8 @@
 
 `missing() -> str | None` is the command that installs what the target needs. `check(model, recipe)` refuses before any
 work. `export(model, recipe, lengths, path, keep_float, samples) -> Artifact` writes the file: `keep_float` are patterns
-of modules to leave in float (see `quantization/recipes.py`), `samples` the inputs that static scales are found on.
+of modules to leave in float (see `quantization/recipes.py`), `samples` the inputs that static scales are found on, and
+that a file is tried on which computes in half precision (see `gate/half.py`).
 Nothing heavy is imported before it is needed.
 """
 

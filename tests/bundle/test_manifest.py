@@ -45,6 +45,7 @@ def test_manifest_tells_the_whole_story(made: Path) -> None:
     assert manifest.parity["passed"]
     assert {"torch", "onnx"} <= set(manifest.tools)
     assert len(manifest.weights_sha256) == 64
+    assert manifest.headroom is None  # nothing of fp32 is in half precision
     assert manifest.peak_memory_bytes is not None
     assert manifest.peak_memory_bytes > 100e6
     assert sum(module["parameters"] for module in manifest.modules) == manifest.parameters
