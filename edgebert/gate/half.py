@@ -7,7 +7,7 @@ precision holds. Where products are added up in half, what is in between counts 
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,7 +118,7 @@ class Half:
         return roomy and self.distance >= self.nearest
 
 
-def tried(lowered: Model, target: str, recipe: str, texts: Sequence[Arrays]) -> Half:
+def tried(lowered: Model, target: str, recipe: str, texts: Samples) -> Half:
     """A lowered model in half precision, and what came of some texts.
 
     Args:
@@ -137,7 +137,7 @@ def tried(lowered: Model, target: str, recipe: str, texts: Sequence[Arrays]) -> 
     return replace(half, headroom=min(rooms), distance=min(distances))
 
 
-def _seen(half: Half, texts: Sequence[Arrays]) -> tuple[float, float]:
+def _seen(half: Half, texts: Samples) -> tuple[float, float]:
     """The headroom on some texts, and how far their answers are from those in float, in decibel."""
     rooms: list[float] = []
     strengths, errors = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
@@ -157,7 +157,7 @@ def _power(name: str, output: np.ndarray, mask: np.ndarray) -> float:
     return float(np.square(kept, dtype=np.float64).mean())
 
 
-def trials(samples: Sequence[Arrays], answers: Golden) -> list[Arrays]:
+def trials(samples: Samples, answers: Golden) -> list[Arrays]:
     """What a recipe that is not calibrated is given as samples: some of the texts, and all that the gate asks."""
     return [*some(samples), *(batch.inputs for batch in (*answers.batches, answers.types))]
 

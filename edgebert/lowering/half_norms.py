@@ -89,7 +89,7 @@ def norms_in_half(model: Model, samples: Samples = ()) -> Model:
 
 def _spreads(model: Model, samples: Samples) -> dict[nn.Module, Spread]:
     """What each norm is given on samples."""
-    norms = {name: module for name, module in model.named_modules() if type(module) is nn.LayerNorm}
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
     spreads: dict[nn.Module, Spread] = {norm: Spread() for norm in norms.values()}
 
     def note(name: str, norm: nn.Module, entering: Tensor, leaving: Tensor) -> None:
