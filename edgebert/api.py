@@ -16,7 +16,7 @@ from edgebert.errors import BudgetMissed, InputError, MissingDependency, ParityF
 from edgebert.exporters import EXPORTERS
 from edgebert.exporters.provenance import origins
 from edgebert.files import new_folder, peak_memory
-from edgebert.gate import faithful, golden, parity, rounded, sensitivity
+from edgebert.gate import faithful, golden, half, parity, rounded, sensitivity
 from edgebert.gate.faithful import Made
 from edgebert.gate.sensitivity import Cost
 from edgebert.preflight import TASKS, Asked, check_pair, known, preflight
@@ -123,11 +123,13 @@ def export(
         source = trim(source, Path(trim_vocab))
         EXPORTERS[target].check(source.model, how)
     texts = Path(calibration_file) if calibration_file else None
-    samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts) if how.calibrated else []
+    samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts)
     final = Path(out) if out is not None else Path(f"{Path(source.source).name}-{target}-{recipe}")
     with new_folder(final, force, bundle.MANIFEST) as folder:
         progress("ask torch for reference answers")
         answers = golden.make(source.model, source.tokenizer, fitting)
+        if not how.calibrated:
+            samples = half.trials(samples, answers)
         progress(f"convert to {target} {recipe}")
         artifact = EXPORTERS[target].export(
             source.model, how, fitting, folder / f"model{SUFFIXES[target]}", tuple(keep_float), samples
@@ -138,7 +140,7 @@ def export(
         report = None
         if validate:
             progress(f"compare with torch in the {target} runtime")
-            lowered = EXPORTERS[target].lower(source.model, how, fitting[-1], tuple(keep_float))
+            lowered = EXPORTERS[target].lower(source.model, how, fitting[-1], tuple(keep_float), artifact.in_half)
             origin = origins(source.model, lowered)
             made = Made(artifact.path, source.model, lowered, origin, artifact.lengths, artifact.dynamic)
             proof, held = faithful.check(made, target)
@@ -146,6 +148,8 @@ def export(
             report = _gate(folder, due)
             with open_bundle(folder) as opened:
                 around = bundle_proof.check(opened, source, due)
+                if artifact.in_half is not None:
+                    around += (half.check(lowered, opened.run, answers, target, recipe, due),)
             report = replace(report, checks=(*proof, *around, *report.checks))
             if not report.passed:
                 failed = [f"{check.name} ({check.detail})" for check in report.checks if not check.passed]
@@ -250,15 +254,5 @@ def _gate(folder: Path, tolerance: Tolerance | None = None) -> Report:
         manifest = opened.manifest
         check_pair(manifest.target, manifest.recipe)
         answers = golden.load(folder / bundle.GOLDEN)
-        due = tolerance or _due(manifest)
+        due = tolerance or bundle_proof.due(manifest)
         return parity.gate(answers, opened.run, due, manifest.padding_invariant, manifest.vocab_size)
-
-
-def _due(manifest: Manifest) -> Tolerance:
-    """What a bundle's file was held to at export; the table's row where it was not, or the manifest says nonsense."""
-    least = parity.TOLERANCES[manifest.target, manifest.recipe]
-    held = (manifest.parity or {}).get("tolerance", {})
-    found = held.get("min_sqnr_db") if isinstance(held, dict) else None
-    if not isinstance(found, int | float) or not found >= rounded.LEAST:
-        return least
-    return replace(least, min_sqnr_db=float(found), reason=str(held.get("reason", least.reason)))

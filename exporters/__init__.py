@@ -1,9 +1,11 @@
 """One exporter a target: torch model in, file out. Each module has `missing`, `check`, `lower` and `export`.
 
 `missing() -> str | None` is the command that installs what the target needs. `check(model, recipe)` refuses before any
-work. `lower(model, recipe, longest, keep_float) -> Model` is the model in the form that the file computes, in float.
-`export(model, recipe, lengths, path, keep_float, samples) -> Artifact` writes the file: `keep_float` are patterns
-of modules to leave in float (see `quantization/recipes.py`), `samples` the inputs that static scales are found on.
+work. `lower(model, recipe, longest, keep_float, in_half) -> Model` is the model in the form that the file computes, in
+float. `export(model, recipe, lengths, path, keep_float, samples) -> Artifact` writes the file: `keep_float` are
+patterns of modules to leave in float (see `quantization/recipes.py`), `samples` the inputs that static scales are found
+on, and that a file is tried on which computes in half precision (see `gate/half.py`); `Artifact.in_half` is what came
+of it, which `lower` is told.
 Nothing heavy is imported before it is needed.
 """
 

@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 TOKENIZER = "tokenizer.json"
 FORMAT = "edgebert-bundle"
-VERSION = 3
+VERSION = 4
 SEAL, BLANK = "sha256", "0" * 64
 
 
@@ -35,7 +35,7 @@ class Manifest:
 
     Attributes:
         format: always `edgebert-bundle`.
-        version: of this layout; 3.
+        version: of this layout; 4.
         family: the architecture, as in Hugging Face's `model_type`.
         source: folder, hub name or preset that the model came from.
         weights_sha256: of the source weights; `random, seed N` for random ones.
@@ -60,6 +60,8 @@ class Manifest:
         parts: part of the model to bytes of its weights in the file.
         keep_float: patterns of modules that were kept in float.
         calibration: the texts that scales or roundings were chosen on, with their sha256; empty where none were.
+        headroom: how many times larger activations may be than on sample texts before half precision overflows; null
+            where nothing is computed in it.
         peak_memory_bytes: the most memory that the exporting process held; null where the system does not tell.
         parity: the gate's report, or null when it was told not to look.
         tools: versions of everything that had a hand in it.
@@ -92,6 +94,7 @@ class Manifest:
     parts: dict[str, int]
     keep_float: list[str]
     calibration: str
+    headroom: float | None
     peak_memory_bytes: int | None
     parity: dict[str, Any] | None
     tools: dict[str, str]

@@ -4,10 +4,13 @@ Read back from the folder, for that is what an app reads. The gate's own sentenc
 as it was saved, and answered by `predict`, whose labels are to be those that torch gives.
 """
 
+from dataclasses import replace
+
+from edgebert.bundle.manifest import Manifest
 from edgebert.bundle.opened import Bundle
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.errors import InputError
-from edgebert.gate import golden
+from edgebert.gate import golden, parity, rounded
 from edgebert.models.signature import limit_types
 from edgebert.report import Check, Tolerance
 
@@ -77,3 +80,13 @@ def _predicted(opened: Bundle, source: Checkpoint, tolerance: Tolerance) -> Chec
                 if label != wanted:
                     return Check(name, False, f"{text[0]!r:.60} is {label!r}, and {wanted!r} in torch")
     return Check(name, True, f"{asked} that torch decides")
+
+
+def due(manifest: Manifest) -> Tolerance:
+    """What a bundle's file was held to at export; the table's row where it was not, or the manifest says nonsense."""
+    least = parity.TOLERANCES[manifest.target, manifest.recipe]
+    held = (manifest.parity or {}).get("tolerance", {})
+    found = held.get("min_sqnr_db") if isinstance(held, dict) else None
+    if not isinstance(found, int | float) or not found >= rounded.LEAST:
+        return least
+    return replace(least, min_sqnr_db=float(found), reason=str(held.get("reason", least.reason)))

@@ -73,6 +73,7 @@ def write_bundle(
         parts=sizes.by_part((row.name, row.bytes_after) for row in touched),
         keep_float=list(keep_float),
         calibration=_calibration(source, recipe, texts),
+        headroom=artifact.headroom,
         peak_memory_bytes=None,
         parity=None,
         tools=artifact.tools | {"runtime": facts.runtime},

@@ -14,7 +14,7 @@ from edgebert.lowering.grouped import (
     split_grouped_linears,
     tokens_before_channels,
 )
-from edgebert.lowering.half_norms import norms_in_half
+from edgebert.lowering.half_norms import find_factors, norms_in_half
 from edgebert.lowering.last_layer import first_token_only
 from edgebert.lowering.positions import trim_positions
 from edgebert.lowering.residual import fold_norm_biases
@@ -27,7 +27,7 @@ from edgebert.lowering.token_shifts import avoid_token_slices
 
 __all__ = [
     "GroupedForm", "GroupedPointwise", "SeparableTokens", "SlicedLinears",
-    "TokenBlocks", "avoid_token_slices", "channels_before_tokens", "duplicate", "first_token_only", "fold_norm_biases",
-    "fuse_qkv", "linears_in_blocks", "norms_in_half", "query_inputs", "scale_keys", "separate_convolutions",
-    "split_grouped_linears", "tokens_before_channels", "trim_positions",
+    "TokenBlocks", "avoid_token_slices", "channels_before_tokens", "duplicate", "find_factors", "first_token_only",
+    "fold_norm_biases", "fuse_qkv", "linears_in_blocks", "norms_in_half", "query_inputs", "scale_keys",
+    "separate_convolutions", "split_grouped_linears", "tokens_before_channels", "trim_positions",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ multiplies in int8 where the processor can. Biases and norms stay float.
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,13 @@ def export(
     )
 
 
-def lower(model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str] = ()) -> Model:
+def lower(
+    model: Model,
+    recipe: Recipe,
+    longest: int,
+    keep_float: Sequence[str] = (),
+    in_half: Mapping[str, float] | None = None,
+) -> Model:
     """The exact rewrites this target gains from; parameters keep their names."""
     return lowering.channels_before_tokens(lowering.trim_positions(model, longest), longest)
 

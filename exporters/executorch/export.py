@@ -7,7 +7,7 @@ Around the graph stand lookups of ids, a cast of the mask and a count of tokens.
 
 A `w8a8-dynamic` file has two methods over one copy of the weights: `forward` runs on every processor, `forward_half`
 keeps half numbers between products, which is faster on ARM cores with such arithmetic (since the Cortex-A55 and A75),
-and slower elsewhere.
+and slower elsewhere. Where half does not hold a model's numbers, as sample texts tell, there is `forward` alone.
 
 Weights are symmetric integers with a scale for each output channel; 4-bit ones for each 32 values. Activations get a
 scale for each token as they come, or in `w8a8-static` one for all, found on sample texts; a head's layers keep the
@@ -15,7 +15,7 @@ former, for samples do not reach every label. Tables are 8-bit in every quantize
 attention's products of activations, and depthwise kernels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,7 @@ from edgebert.exporters.executorch.translate import Translator
 from edgebert.exporters.executorch.weights import BLOCK, Plan, Range, Weights, quantize
 from edgebert.exporters.provenance import by_origin, origins
 from edgebert.files import replaced
+from edgebert.gate.half import some, taken
 from edgebert.models import Model
 from edgebert.models.signature import INPUTS
 from edgebert.quantization import gptq
@@ -66,7 +67,7 @@ def export(
         path: the file to write; one that exists is replaced, when all went well.
         keep_float: patterns of modules that stay float, see `edgebert.quantization.recipes.kept`.
         samples: inputs from real texts, int32 (1, T), that static scales are found and 4-bit weights chosen on; without
-            any, 4-bit weights are rounded to the nearest.
+            any, 4-bit weights are rounded to the nearest, and half precision is taken to do.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.
@@ -81,7 +82,8 @@ def export(
             plan = replace(plan, rounded=gptq.round_weights(lowered, _groups(lowered, plan), samples, longest))
         # Only now, for samples tell more of the last layer's numbers by all their tokens.
         lowered = _for_the_first(lowered, recipe)
-        content, stored = _convert(lowered, plan, longest)
+        half = taken(lowered, "executorch", recipe, some(samples, longest))
+        content, stored = _convert(lowered, plan, longest, half is not None)
         weights = by_origin(stored.items(), origins(model, lowered))
     with replaced(path) as beside:
         beside.write_bytes(content)
@@ -93,10 +95,18 @@ def export(
         weights=weights,
         lowerings=lowered.lowerings,
         notes=tuple(lowered.notes),
+        in_half={} if half else None,
+        headroom=half.headroom if half else None,
     )
 
 
-def lower(model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str] = ()) -> Model:
+def lower(
+    model: Model,
+    recipe: Recipe,
+    longest: int,
+    keep_float: Sequence[str] = (),
+    in_half: Mapping[str, float] | None = None,
+) -> Model:
     """The exact rewrites this target gains from, as the file computes; see edgebert/lowering for what each does."""
     return _for_the_first(_for_all_tokens(model, recipe, longest), recipe)
 
@@ -156,8 +166,8 @@ def _groups(model: Model, plan: Plan) -> dict[str, int]:
     }
 
 
-def _convert(model: Model, plan: Plan, longest: int) -> tuple[bytes, dict[str, Stored]]:
-    """The file's bytes, and how each parameter of the lowered model is stored."""
+def _convert(model: Model, plan: Plan, longest: int, half: bool) -> tuple[bytes, dict[str, Stored]]:
+    """The file's bytes, with `half` a second method in them, and how each parameter of the lowered model is stored."""
     # torch.export makes a constant of a token axis of size 1.
     traced = max(longest, 2)
     examples = tuple(torch.ones(1, traced, dtype=torch.int32) for _ in INPUTS)
@@ -166,7 +176,7 @@ def _convert(model: Model, plan: Plan, longest: int) -> tuple[bytes, dict[str, S
     program = torch.export.export(model, examples, dynamic_shapes=({1: tokens},) * len(INPUTS), strict=False)
     keep_groups_apart(program.graph)
     forms = {FLOAT: Translator(program, plan, longest)}
-    if plan.recipe.weight_bits == 8 and not plan.recipe.static:
+    if half:
         forms[HALF] = Translator(program, plan, longest, half=True)  # see `Translator.linear`
     for form in forms.values():
         form.run()

@@ -1,14 +1,16 @@
 """ONNX for ONNX Runtime: one file with a free batch and token axis, so that one graph serves every length.
 
 `fp16` stores and computes in half precision, with inputs int32 and outputs float32 as everywhere; where ONNX Runtime
-has no kernel in half precision, as mostly on x86, it computes that operator in float. For the recipes with integers see
-`quantizer.py`, and for operators that stand for slower ones `rewrites.py`.
+has no kernel in half precision, as mostly on x86, it computes that operator in float. Where half does not hold a
+model's numbers, as sample texts tell, it stores matrices in half and computes in float.
+
+For the recipes with integers see `quantizer.py`, and for operators that stand for slower ones `rewrites.py`.
 """
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from edgebert.exporters.onnx.names import name_weights, stored
 from edgebert.exporters.onnx.quantizer import Quantizer, bits_of
 from edgebert.exporters.onnx.rewrites import lower_graph
 from edgebert.exporters.provenance import by_origin, kept_float, origins
+from edgebert.gate.half import check_weights, some, taken
 from edgebert.lowering.rewrite import derived
 from edgebert.models import Model
 from edgebert.models.signature import INPUTS
@@ -70,17 +73,19 @@ def export(
         lengths: ascending; the last one bounds the token axis, and every length below it is served too.
         path: the file to write; one that exists is replaced, when all went well.
         keep_float: patterns of modules that a recipe with integers leaves in float, see `quantization/recipes.py`.
-        samples: inputs int32 (1, T), unpadded, that `w8a8-static` finds its scales on, and `w4` its roundings; without
-            any, `w4` rounds each weight for itself.
+        samples: inputs int32 (1, T), unpadded, that `w8a8-static` finds its scales on, and `w4` its roundings, and that
+            half precision is tried on; without any, `w4` rounds each weight for itself, and half is taken to do.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.
+        Unsupported: `fp16` does not hold one of the weights.
         ConversionFailed: the converter gave up; the message names the log.
     """
     longest = lengths[-1]
     with common.contained("onnx", f"{model.family.name} for {model.task} in {recipe.name}"):
         lowered = lower(model, recipe, longest)
-        lowered = _halved(lowered) if recipe.weight_bits == 16 else lowered
+        check_weights(model, recipe)
+        half = taken(lowered, "onnx", recipe, some(samples, longest))
         origin = origins(model, lowered)
 
         def kept(name: str) -> bool:
@@ -88,9 +93,10 @@ def export(
 
         ranges = activation_ranges(lowered, samples) if recipe.static else {}
         rounded = _rounded(lowered, kept, samples) if recipe.weight_bits == 4 and samples else {}
-        converted = _convert(lowered, max(longest, 2))
-        name_weights(converted.graph, lowered)
-        lower_graph(converted, recipe)
+        given = _halved(lowered) if recipe.weight_bits == 16 and half else lowered
+        converted = _convert(given, max(longest, 2))
+        name_weights(converted.graph, given)
+        lower_graph(converted, recipe, half is not None)
         if recipe.quantized:
             Quantizer(converted, recipe, kept, ranges, rounded).run()
         _finish(converted, model, longest)
@@ -104,10 +110,18 @@ def export(
         weights=weights,
         lowerings=lowered.lowerings,
         notes=tuple(lowered.notes),
+        in_half={} if half else None,
+        headroom=half.headroom if half else None,
     )
 
 
-def lower(model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str] = ()) -> Model:
+def lower(
+    model: Model,
+    recipe: Recipe,
+    longest: int,
+    keep_float: Sequence[str] = (),
+    in_half: Mapping[str, float] | None = None,
+) -> Model:
     """The exact rewrites this target gains from, in float32; see edgebert/lowering for what each does."""
     # Rows that no length reaches are dead weight: 384 of 512 in a file for 128 tokens. torch takes a dimension of size
     # 1 for a constant, so that the free axis reaches 2 at least.

@@ -1,5 +1,6 @@
 """What every rewrite of an ONNX graph is made of: new nodes and constants put where others stood."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ class Rewriter:
         node = self.ir.node(op, inputs, attributes, num_outputs=outputs, domain=domain)
         self.graph.insert_before(before, node)
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+    def first(self, nodes: Iterable[Any]) -> Any:
+        """The one of some nodes that comes before the others."""
+        wanted = set(nodes)
+        return next(node for node in self.graph if node in wanted)
 
     def replace(self, node: Any, *values: Any) -> None:
         """Let `values` stand where the node's outputs stood, under their names."""

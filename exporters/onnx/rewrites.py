@@ -19,14 +19,17 @@ from edgebert.quantization.recipes import Recipe
 FLOAT, HALF = 1, 10  # onnx.TensorProto.DataType
 
 
-def lower_graph(model: Any, recipe: Recipe) -> None:
-    """Apply the rewrites that a recipe gains from to an onnx_ir.Model, in place."""
+def lower_graph(model: Any, recipe: Recipe, half: bool) -> None:
+    """Apply the rewrites that a recipe gains from to an onnx_ir.Model, in place; `half` says whether half holds it."""
     graph = Rewriter(model)
-    if recipe.weight_bits > 16 or recipe.quantized:  # InstanceNormalization has no kernel in half precision
+    if recipe.weight_bits > 16 or recipe.quantized or not half:  # InstanceNormalization has no kernel in half precision
         norms_by_instance(graph)
+    if recipe.weight_bits == 16 and not half:
+        weights_in_half(graph)
     if recipe.activation_bits == 8:
         keep_groups_apart(graph)
         masks_for_all_tokens(graph)
+    if recipe.activation_bits == 8 and half:
         gelus_in_half(graph)
         products_in_half(graph)
 
@@ -73,6 +76,27 @@ def keep_groups_apart(graph: Rewriter) -> None:
             continue
         how = {name: attribute.value for name, attribute in act.attributes.items()}
         graph.replace(split, *(graph.emit(split, "Gelu", part, **how) for part in join.inputs))
+
+
+def weights_in_half(graph: Rewriter) -> None:
+    """Store matrices and tables in half precision and widen them, or the rows that are looked up, for use in float.
+
+    ONNX Runtime widens a matrix once, when it opens the file.
+    """
+    for value in list(graph.graph.initializers.values()):
+        if len(value.shape) < 2 or value.const_value.dtype != FLOAT:
+            continue
+        uses = list(value.uses())
+        value.const_value = graph.ir.tensor(value.const_value.numpy().astype(np.float16), name=value.name)
+        value.type = graph.ir.TensorType(graph.ir.DataType.FLOAT16)
+        products = [use for use in uses if use.node.op_type != "Gather"]
+        if products:
+            wide = graph.emit(graph.first(use.node for use in products), "Cast", value, to=FLOAT)
+            for use in products:
+                use.node.replace_input_with(use.idx, wide)
+        for rows in (use.node for use in uses if use.node.op_type == "Gather"):
+            found = graph.emit(rows, "Gather", *rows.inputs)
+            graph.replace(rows, graph.emit(rows, "Cast", found, to=FLOAT))
 
 
 def gelus_in_half(graph: Rewriter) -> None:

@@ -9,7 +9,7 @@ causal mask stay float. Depthwise convolutions always compute in float. In `w8a8
 those whose outputs one scale cannot hold, find their scales at each call, see `ranges.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from edgebert.exporters.tflite.pack import name_constants, pack, stored
 from edgebert.exporters.tflite.ranges import find_ranges
 from edgebert.exporters.tflite.weights import block, write_weights
 from edgebert.files import replaced
+from edgebert.gate.half import WHERE, check_weights, some, taken
 from edgebert.models import Model
 from edgebert.quantization.gptq import Rounded, round_weights
 from edgebert.quantization.observers import Samples
@@ -32,9 +33,6 @@ from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES, Recipe, kept
 from edgebert.quantization.sizes import estimate
 
 NEEDS = ("litert_torch", "ai_edge_litert", "flatbuffers")
-
-# Recipes whose files ask for half precision, which processors without it leave alone; see `lowering/half_norms.py`.
-IN_HALF = ("fp16", "w8a8-dynamic")
 
 # Projections that are joined, unless some of them are to stay float.
 PROJECTIONS = (".query", ".key", ".value")
@@ -89,15 +87,18 @@ def export(
         lengths: sequence lengths to make signatures for, ascending.
         path: the file to write; one that exists is replaced, when all went well.
         keep_float: patterns of modules whose weights stay float32, see `edgebert.quantization.recipes.kept`.
-        samples: inputs of one row each, int32 (1, T), unpadded, that a static recipe finds its scales on.
+        samples: inputs of one row each, int32 (1, T), unpadded, that a static recipe finds its scales on, and one with
+            half precision its norms' factors; without any, the latter takes those that suit most models.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.
+        Unsupported: a weight is larger than the recipe's type holds.
         ConversionFailed: the converter gave up; the message names the stage and the log.
     """
     what, longest = f"{model.family.name} for {model.task} in {recipe.name}", lengths[-1]
     with common.contained("tflite", what):
-        lowered = lower(model, recipe, longest, keep_float)
+        check_weights(model, recipe)
+        lowered, in_half, headroom = _lowered(model, recipe, longest, keep_float, samples)
         origin = origins(model, lowered)
         draft = draw(lowered, lengths)
         ranges = find_ranges(lowered, samples, longest) if recipe.static else {}
@@ -106,7 +107,7 @@ def export(
         write_weights(draft, recipe.name, dict(lowered.named_parameters()), floats, ranges, rounded)
         name_constants(draft, origin)
         weights = by_origin(stored(draft), origin)
-        content = pack(draft.model, half=recipe.name in IN_HALF)
+        content = pack(draft.model, half=in_half is not None)
     with replaced(path) as beside:
         beside.write_bytes(content)
     return Artifact(
@@ -117,7 +118,29 @@ def export(
         weights=weights,
         lowerings=lowered.lowerings,
         notes=tuple(lowered.notes),
+        in_half=in_half,
+        headroom=headroom,
     )
+
+
+def _lowered(
+    model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str], samples: Samples
+) -> tuple[Model, dict[str, float] | None, float | None]:
+    """The lowered model, and for a file in half precision its norms' factors and the headroom, see `Artifact`.
+
+    The delegate computes a whole graph in half, where the file asks for it and the processor can, or nothing of it.
+    """
+    plain = lower(model, recipe, longest, keep_float)
+    if ("tflite", recipe.name) not in WHERE:
+        return plain, None, None
+    texts = some(samples, longest)
+    factors = lowering.find_factors(plain, texts) if texts else {}
+    lowered = lower(model, recipe, longest, keep_float, factors)
+    half = taken(lowered, "tflite", recipe, texts)
+    if half is not None:
+        return lowered, factors, half.headroom
+    plain.notes.append(lowered.notes[-1])
+    return plain, None, None
 
 
 def _rounded(lowered: Model, samples: Samples, longest: int) -> dict[str, Rounded]:
@@ -131,12 +154,25 @@ def _rounded(lowered: Model, samples: Samples, longest: int) -> dict[str, Rounde
     return {f"{name}.weight": found for name, found in round_weights(lowered, groups, samples, longest).items()}
 
 
-def lower(model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str] = ()) -> Model:
-    """The exact rewrites this target gains from; see edgebert/lowering for what each does."""
-    in_half = recipe.name in IN_HALF
+def lower(
+    model: Model,
+    recipe: Recipe,
+    longest: int,
+    keep_float: Sequence[str] = (),
+    in_half: Mapping[str, float] | None = None,
+) -> Model:
+    """The exact rewrites this target gains from; see edgebert/lowering for what each does.
+
+    Args:
+        model: the torch model; it is not changed.
+        recipe: one that the target takes.
+        longest: the longest length.
+        keep_float: patterns of modules that stay float.
+        in_half: norms' factors in a file that asks for half precision, see `Artifact`; None for one that does not.
+    """
     # In float a grouped convolution is the quicker one, in int8 a linear layer for each group the more accurate one.
     grouped: lowering.GroupedForm = lowering.SlicedLinears if recipe.quantized else lowering.GroupedPointwise
-    if recipe.quantized and in_half:
+    if recipe.quantized and in_half is not None:
         grouped = lowering.TokenBlocks
     # A quarter of the transposes.
     lowered = lowering.tokens_before_channels(model, grouped)
@@ -145,7 +181,7 @@ def lower(model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str] 
     lowered = lowering.split_grouped_linears(lowered, grouped)
     # A pass less over all numbers at each norm, and in half precision another.
     lowered = lowering.fold_norm_biases(lowered)
-    lowered = lowering.norms_in_half(lowered) if in_half else lowered
+    lowered = lowered if in_half is None else lowering.norms_in_half(lowered, in_half)
     lowered = lowering.linears_in_blocks(lowered) if grouped is lowering.TokenBlocks else lowered
     lowered = lowering.scale_keys(lowered)
     lowered = lowering.query_inputs(lowering.first_token_only(lowered), grouped)

@@ -46,6 +46,7 @@ def test_manifest_tells_the_whole_story(made: Path) -> None:
     assert manifest.parity["passed"]
     assert {"torch", "executorch"} <= set(manifest.tools)
     assert len(manifest.weights_sha256) == 64
+    assert manifest.headroom is None  # nothing of fp32 is in half precision
     assert manifest.peak_memory_bytes is not None
     assert manifest.peak_memory_bytes > 100e6
     assert sum(module["parameters"] for module in manifest.modules) == manifest.parameters
@@ -94,7 +95,7 @@ def edit(folder: Path, **changes: object) -> None:
 
 DAMAGES = [
     ({"format": "zip"}, "format='zip'"),
-    ({"version": 1}, "version 1; this edgebert reads 3"),
+    ({"version": 1}, "version 1; this edgebert reads 4"),
     ({"labels": "remove"}, "labels missing or unknown"),
     ({"surprise": 1}, "surprise missing or unknown"),
     ({"lengths": []}, "ascending positive integers"),

@@ -51,7 +51,7 @@ def checked(
     exporter, how = EXPORTERS[target], RECIPES[recipe]
     with code():
         artifact = exporter.export(broken, how, LENGTHS, folder / f"model{SUFFIXES[target]}", (), samples())
-    lowered = exporter.lower(model, how, LENGTHS[-1])
+    lowered = exporter.lower(model, how, LENGTHS[-1], (), artifact.in_half)
     made = Made(artifact.path, model, lowered, origins(model, lowered), LENGTHS, artifact.dynamic)
     checks, _ = faithful.check(made, target)
     found: dict[str, list[Check]] = {}

@@ -58,3 +58,29 @@ def sqnr(reference: np.ndarray, value: np.ndarray) -> float:
     """Signal to quantization noise, dB."""
     reference = reference.astype(np.float64)
     return float(10 * np.log10((reference**2).sum() / ((reference - value) ** 2).sum()))
+
+
+NORMS = ("embeddings", "attention", "feed-forward", "constant")
+
+
+def loud(family: str, task: str, norm: str, times: float, **changes: object) -> Model:
+    """A tiny model in which one channel of what norms of a kind are given is larger, as trained models have it.
+
+    With `constant` it is the feed-forward's norms, and the channel is nearly the same for every token: the norm makes
+    up for it, so that the other channels count.
+    """
+    model = visible(family, task, **changes)
+    encoder, width = model.encoder, model.encoder.layers[0].norm.weight.numel()
+    with torch.no_grad():
+        if norm == "embeddings":
+            encoder.embeddings.word.weight[:, 0].mul_(times)
+        for layer in encoder.layers:
+            if norm == "attention":
+                (layer.out if family == "squeezebert" else layer.attention.out).weight[0].mul_(times)
+            if norm == "feed-forward":
+                layer.down.weight[0].mul_(times)
+            if norm == "constant":
+                layer.down.bias[0] += times
+                layer.norm.bias[1:] += layer.norm.weight[1:] * times / width  # the mean
+                layer.norm.weight[1:] *= max(times * (width - 1) ** 0.5 / width, 1.0)  # the deviation
+    return model

@@ -1,0 +1,345 @@
+"""Half precision as a phone's processor computes it: here files compute in float, and nothing of it is seen.
+
+A lowered torch model runs with every number rounded that a file computes in half, what is below the normal numbers
+taken for zero, as LiteRT has it (seen on a simulated Pixel 4), and the largest numbers are held against what half
+precision holds. Where products are added up in half, what is in between counts too.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from edgebert.errors import Unsupported
+from edgebert.gate import golden
+from edgebert.gate.golden import Golden
+from edgebert.gate.parity import TOLERANCES, Run, gate
+from edgebert.lowering.half_norms import LARGEST, MARGIN, SMALLEST
+from edgebert.models import Model
+from edgebert.models.layers import MASKED
+from edgebert.models.signature import Arrays, has_token_axis
+from edgebert.quantization.observers import Samples
+from edgebert.quantization.recipes import RECIPES, Recipe
+from edgebert.report import Check, Tolerance
+
+TEXTS = 32  # sample texts that half precision is tried on
+# Where integers make the rest of the error that the table allows, half may make a tenth of it.
+SHARE_DB = 10.0
+TINY = 1e-30
+# XNNPACK multiplies by 255 over a range, in half, to make int8 of it: where the range is smaller that is infinite.
+NARROWEST = 255 / LARGEST
+
+# A sum in half is rounded at each term: this share of its square is the variance, 2^-20 / 12 for numbers from 1 to 2,
+# and 0.54 of it on the mean of numbers from any power of two to the next.
+STEP = 0.54 * 2.0**-20 / 12
+STRETCHES = 8  # of a sum's terms, at whose ends it is looked at
+
+PRODUCTS = ("bmm", "matmul")
+WEIGHTED = ("conv1d", "conv2d", "linear")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What a file computes in half precision.
+
+    Attributes:
+        kinds: names of torch's operators, `product` for one of two activations; None for all.
+        sums: whether linear layers have weights in half and add up in it; sums of integers are exact.
+        norms: whether the steps of a norm are in half, and not its result alone.
+    """
+
+    kinds: tuple[str, ...] | None = None
+    sums: bool = False
+    norms: bool = False
+
+
+# By target and recipe; those that are not here compute in float alone.
+WHERE: dict[tuple[str, str], Where] = {
+    ("tflite", "fp16"): Where(sums=True, norms=True),
+    ("tflite", "w8a8-dynamic"): Where(norms=True),
+    ("executorch", "w8a8-dynamic"): Where(),
+    ("onnx", "fp16"): Where(sums=True),
+    ("onnx", "w8a8-dynamic"): Where(kinds=("gelu", "product")),
+    ("onnx", "w8a8-static"): Where(kinds=("gelu", "product")),
+}
+
+# What is due where a processor computes in half, if that is less than the table asks of files that are run in float.
+SUMS = Tolerance(40.0, 0.99, "products are added up in half precision too; seen 44 dB at base size, tiny 57 to 70")
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """A lowered model that a file computes in half precision, in part or in all.
+
+    Attributes:
+        model: the lowered model.
+        where: what of it is in half.
+        nearest: how near answers must be, in decibel.
+        headroom: the least that was seen on texts; None where there were none.
+        distance: of its answers from those in float, in decibel: of all texts that came alone, or of the worst batch.
+    """
+
+    model: Model
+    where: Where
+    nearest: float
+    headroom: float | None = None
+    distance: float = math.inf
+
+    def answer(self, inputs: Mapping[str, np.ndarray]) -> tuple[Arrays, Arrays, float]:
+        """Answers to inputs (B, T) in float, cut as `golden.answer` does, what half changes there, and the headroom."""
+        plain = golden.answer(self.model, dict(inputs))
+        with _Rounding(self.where) as seen:
+            rounded = golden.answer(self.model, dict(inputs))
+        with np.errstate(invalid="ignore"):  # where half overflowed
+            return plain, {name: rounded[name] - plain[name] for name in plain}, seen.headroom
+
+    @property
+    def refused(self) -> str:
+        """Why a file does without it, for a reader of the manifest."""
+        return (
+            f"computes in float alone: on sample texts half precision overflows at {self.headroom:.2g} times their "
+            f"numbers (at least {MARGIN:g} are asked for) and is {self.distance:.0f} dB from torch"
+        )
+
+    def fits(self) -> bool:
+        """Whether numbers may be as much larger as they have to, and answers are near enough."""
+        roomy = self.headroom is None or self.headroom >= MARGIN
+        return roomy and self.distance >= self.nearest
+
+
+def due(target: str, recipe: str, held: Tolerance | None = None) -> Tolerance:
+    """What a file is held to where it is run in half precision: its row of the table, or what sums in half come to.
+
+    Args:
+        target: with `recipe`, a key of WHERE.
+        recipe: likewise.
+        held: what the file is held to in float, which may be less for a model that rounding takes that far.
+    """
+    row = SUMS if WHERE[target, recipe].sums else TOLERANCES[target, recipe]
+    return min(row, held or row, key=lambda tolerance: tolerance.min_sqnr_db)
+
+
+def taken(lowered: Model, target: str, recipe: Recipe, texts: Samples) -> Half | None:
+    """What a file computes in half precision; None where that is nothing, and a note where it is for the model's sake.
+
+    Args:
+        lowered: as it goes into the file; it gets the note.
+        target: of the file.
+        recipe: of the file.
+        texts: inputs int32 (B, T) that it is tried on, see `tried`.
+    """
+    if (target, recipe.name) not in WHERE:
+        return None
+    half = tried(lowered, target, recipe.name, texts)
+    if half.fits():
+        return half
+    lowered.notes.append(half.refused)
+    return None
+
+
+def tried(lowered: Model, target: str, recipe: str, texts: Samples) -> Half:
+    """A lowered model in half precision, and what came of some texts.
+
+    Args:
+        lowered: as it goes into the file.
+        target: with `recipe`, a key of WHERE.
+        recipe: likewise.
+        texts: inputs int32 (B, T); without any, the model is taken to fit.
+    """
+    share = SHARE_DB if RECIPES[recipe].quantized else 0.0
+    half = Half(lowered, WHERE[target, recipe], due(target, recipe).min_sqnr_db + share)
+    if not texts:
+        return half
+    single = [inputs for inputs in texts if len(inputs["input_ids"]) == 1]
+    parts = [part for part in (single, *([inputs] for inputs in texts if len(inputs["input_ids"]) > 1)) if part]
+    rooms, distances = zip(*(_seen(half, part) for part in parts), strict=True)
+    return replace(half, headroom=min(rooms), distance=min(distances))
+
+
+def _seen(half: Half, texts: Samples) -> tuple[float, float]:
+    """The headroom on some texts, and how far their answers are from those in float, in decibel."""
+    rooms: list[float] = []
+    strengths, errors = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    for inputs in texts:
+        plain, changes, room = half.answer(inputs)
+        rooms.append(room)
+        for name, value in plain.items():
+            strengths[name].append(_power(name, value, inputs["attention_mask"]))
+            errors[name].append(_power(name, changes[name], inputs["attention_mask"]))
+    ratios = [np.mean(errors[name]) / np.mean(strengths[name]) for name in strengths]
+    return min(rooms), -10 * math.log10(max(*ratios, TINY)) if np.isfinite(ratios).all() else -math.inf
+
+
+def _power(name: str, output: np.ndarray, mask: np.ndarray) -> float:
+    """The mean square of an output where there is a token."""
+    kept = output[mask[:, : output.shape[1]].astype(bool)] if has_token_axis(name, output.ndim) else output
+    return float(np.square(kept, dtype=np.float64).mean())
+
+
+def trials(samples: Samples, answers: Golden) -> list[Arrays]:
+    """What a recipe that is not calibrated is given as samples: some of the texts, and all that the gate asks."""
+    return [*some(samples), *(batch.inputs for batch in (*answers.batches, answers.types))]
+
+
+def some(samples: Samples, longest: int | None = None) -> list[Arrays]:
+    """Of samples, some from all over them, about as many as half precision is tried on, cut to a length."""
+    chosen = samples[:: max(len(samples) // TEXTS, 1)]
+    return [{name: value[:, :longest] for name, value in inputs.items()} for inputs in chosen]
+
+
+def check_weights(model: Model, recipe: Recipe) -> None:
+    """Refuse weights that cannot be stored in half precision.
+
+    Raises:
+        Unsupported: one is larger than half precision holds.
+    """
+    for name, weight in model.named_parameters():
+        if recipe.weight_bits == 16 and (largest := float(weight.abs().amax())) > LARGEST:
+            raise Unsupported(
+                f"{name} has numbers up to {largest:.3g}, and {recipe.name} ends at {LARGEST:.0f}: choose fp32, or a "
+                "recipe with 8-bit weights."
+            )
+
+
+def check(lowered: Model, run: Run, answers: Golden, target: str, recipe: str, held: Tolerance) -> Check:
+    """What the gate would say on a processor that computes in half.
+
+    What half changes in torch's answers is added to the file's own, which are computed in float here.
+
+    Args:
+        lowered: the model as it went into the file, float32.
+        run: the file.
+        answers: the model's, to inputs.
+        target: of the file, with `recipe` a key of WHERE.
+        recipe: likewise.
+        held: what is due from the file here.
+    """
+    tolerance = due(target, recipe, held)
+    half, rooms = Half(lowered, WHERE[target, recipe], tolerance.min_sqnr_db), [math.inf]
+
+    def run_in_half(inputs: Mapping[str, np.ndarray]) -> Arrays:
+        told = run(inputs)
+        _, changes, headroom = half.answer(inputs)
+        rooms.append(headroom)
+        return {name: golden.cut(value) + changes[name] for name, value in told.items()}
+
+    there = gate(answers, run_in_half, tolerance, lowered.family.padding_invariant, lowered.config.vocab_size)
+    failed = "; ".join(f"{one.name} ({one.detail})" for one in there.checks if not one.passed)
+    lowest = min(stats.sqnr_db for stats in there.outputs.values())
+    detail = f"{lowest:.1f} dB from torch on a processor that has it (at least {tolerance.min_sqnr_db:.0f}), headroom"
+    return Check("half precision", there.passed and min(rooms) >= 1, failed or f"{detail} {min(rooms):.1f} times")
+
+
+class _Rounding(TorchFunctionMode):
+    """Rounds what torch computes, and takes note of the headroom."""
+
+    def __init__(self, where: Where) -> None:
+        super().__init__()
+        self.where = where
+        self.headroom = math.inf
+        self.random = torch.Generator().manual_seed(0)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Compute as torch does, and round where the file does."""
+        kwargs = kwargs or {}
+        kind = "product" if func.__name__ in PRODUCTS else func.__name__
+        if self.where.kinds is not None and kind not in self.where.kinds:
+            return func(*args, **kwargs)
+        if kind == "layer_norm" and self.where.norms:
+            return self.norm(*args, **kwargs)
+        if self.where.kinds is not None or self.adds_up(kind, args):
+            args = tuple(self.round(value) if _numbers(value) else value for value in args)
+        if self.adds_up(kind, args):
+            made = self.sum(kind, *args, **kwargs)
+        else:
+            made = func(*args, **kwargs)
+            made = _spoilt(kind, args[0], made) if kind in WEIGHTED and not _depthwise(args[1]) else made
+        if not _numbers(made) or (made._is_view() and kind not in WEIGHTED):
+            return made
+        hidden = kind in ("add", "mul") and any(_hides(value) for value in (made, *args) if _numbers(value))
+        return nearest(made) if hidden else self.round(made)
+
+    def adds_up(self, kind: str, args: tuple[Any, ...]) -> bool:
+        """Whether an operator adds many products up in half."""
+        return kind == "product" or (kind in WEIGHTED and self.where.sums and not _depthwise(args[1]))
+
+    def sum(self, kind: str, x: Tensor, y: Tensor, bias: Tensor | None = None, *how: Any) -> Tensor:
+        """A product whose terms are added one after the other in half: as many roundings, and what is in between."""
+        if kind == "product":
+            return self.added(x, y)
+        if kind == "linear":
+            made = self.added(x, y.T)
+            return made if bias is None else made + bias
+        groups = how[-1]  # of a 1x1 convolution
+        weight = y.reshape(groups, -1, y.shape[1])
+        made = self.added(weight, x.reshape(len(x), groups, weight.shape[2], -1)).reshape(len(x), -1, *x.shape[2:])
+        return made if bias is None else made + bias.reshape(-1, *(1,) * (x.dim() - 2))
+
+    def added(self, x: Tensor, y: Tensor) -> Tensor:
+        """(..., M, K) times (..., K, N)."""
+        terms = x.shape[-1]
+        stretch = -(-terms // STRETCHES)
+        total, steps = torch.zeros(()), torch.zeros(())
+        for start in range(0, terms, stretch):
+            end = min(start + stretch, terms)
+            total = total + x[..., start:end] @ y[..., start:end, :]
+            self.note(total)
+            steps = steps + total.square() * (end - start)
+        noise = torch.randn(total.shape, generator=self.random)
+        return total + noise * (steps * STEP).sqrt()
+
+    def round(self, x: Tensor, power: int = 1) -> Tensor:
+        """The nearest half numbers, of numbers that grow with a power of the activations."""
+        self.note(x, power)
+        return nearest(x)
+
+    def note(self, x: Tensor, power: int = 1) -> None:
+        """Take note of the largest number."""
+        largest = float(x.abs().amax())
+        if math.isfinite(largest):  # else something before it overflowed
+            self.headroom = min(self.headroom, (LARGEST / max(largest, SMALLEST)) ** (1 / power))
+
+    def norm(self, x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        """LayerNorm in the steps that LiteRT's converter makes of it; means are summed up in float."""
+        mean = self.round(x.mean(-1, keepdim=True))
+        squares = self.round(self.round(x - mean).square(), power=2)
+        variance = self.round(self.round(squares.mean(-1, keepdim=True)) + eps)
+        inverse = self.round(torch.rsqrt(variance))
+        made = self.round(self.round(x * inverse) - self.round(mean * inverse))
+        made = made if weight is None else self.round(made * weight)
+        return made if bias is None else self.round(made + bias)
+
+
+def nearest(x: Tensor) -> Tensor:
+    """The nearest half numbers, as float32; what is below the normal ones is zero."""
+    near = x.half().float()
+    return torch.where(near.abs() < SMALLEST, 0.0, near)
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.float32
+
+
+def _depthwise(weight: Tensor) -> bool:
+    """Whether this is a kernel for each channel, which stays float in every recipe."""
+    return weight.dim() > 2 and weight.shape[1] == 1
+
+
+def _hides(x: Tensor) -> bool:
+    """Whether this is a mask, whose numbers do not grow: zeros, and what hides tokens."""
+    return x.dim() in (2, 4) and float(x.amax()) <= 0 and float(x.amin()) <= MASKED
+
+
+def _spoilt(kind: str, x: Tensor, made: Tensor) -> Tensor:
+    """What a product of integers makes, spoilt where the range of its input is too narrow to be rounded in half."""
+    axes = (-1,) if kind == "linear" else tuple(range(1, x.dim()))
+    span = x.amax(axes, keepdim=True).clamp(min=0) - x.amin(axes, keepdim=True).clamp(max=0)
+    return made.masked_fill((span > 0) & (span < NARROWEST), math.nan)

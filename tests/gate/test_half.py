@@ -1,0 +1,257 @@
+"""What a processor says that computes in half precision: factors, headroom, refusals, and what phones say."""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiers import quick
+from tiny import NORMS, batch, loud, samples, sqnr, visible
+from torch.nn import functional as F
+
+import edgebert
+from edgebert.bundle.manifest import read
+from edgebert.checkpoints.checkpoint import Checkpoint
+from edgebert.errors import InputError, ParityFailed, Unsupported
+from edgebert.exporters import EXPORTERS
+from edgebert.gate import golden, half
+from edgebert.gate.half import WHERE, Half, Where
+from edgebert.gate.parity import TOLERANCES
+from edgebert.lowering.half_norms import EMBEDDED, INNER, LARGEST, MARGIN, SMALLEST, Spread, find_factors
+from edgebert.models import Model
+from edgebert.quantization.recipes import RECIPES
+from edgebert.runtimes.devices.pixel import phones, sandbox
+
+FAMILIES = ("bert", "squeezebert", "convbert", "rembert")
+TASK = "token-classification"
+TIMES = (100.0, 1_000.0, 10_000.0, 1_000_000.0)
+
+
+def lowered(model: Model, target: str, recipe: str) -> Model:
+    """What goes into a file that computes in half."""
+    how = RECIPES[recipe]
+    if target == "tflite":
+        return EXPORTERS[target].lower(
+            model, how, 16, (), find_factors(EXPORTERS[target].lower(model, how, 16), samples())
+        )
+    return EXPORTERS[target].lower(model, how, 16)
+
+
+def tried(model: Model, target: str, recipe: str) -> Half:
+    return half.tried(lowered(model, target, recipe), target, recipe, [*samples(), batch(16, seed=3)])
+
+
+@pytest.mark.parametrize("usual", [EMBEDDED, INNER])
+def test_a_norms_factor_is_the_usual_one_where_it_fits(usual: float) -> None:
+    assert Spread(1.0 / usual, 0.5 / usual).factor(usual) == usual
+    for largest in (50.0, 300.0, 2_000.0, 12_000.0):
+        spread = Spread(largest, largest / 100)
+        factor = spread.factor(usual)
+        assert math.frexp(factor)[0] == 0.5, "a power of two changes no digit"
+        assert (largest * MARGIN * factor) ** 2 <= LARGEST
+        assert (spread.smallest * factor) ** 2 >= SMALLEST
+        nearer = {
+            2.0**power for power in range(-24, 25) if abs(power - math.log2(usual)) < abs(math.log2(factor / usual))
+        }
+        assert not any(spread.fits(other) for other in nearer)
+    # Wider apart than half precision is: nothing fits, and the usual one stays.
+    assert not any(Spread(10_000.0, 0.1).fits(2.0**power) for power in range(-24, 25))
+    assert Spread(10_000.0, 0.1).factor(usual) == usual
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("recipe", ["fp16", "w8a8-dynamic"])
+def test_factors_chosen_on_texts_change_no_answer(family: str, recipe: str) -> None:
+    inputs = [torch.from_numpy(value) for value in batch(12).values()]
+    for norm, times in zip(NORMS, (1_000.0, 100.0, 100.0, 1_000.0), strict=True):
+        model = loud(family, TASK, norm, times)
+        want = model(*inputs)["logits"]
+        told = lowered(model, "tflite", recipe)(*inputs)["logits"]
+        assert (told - want).abs().max() < 1e-5 * want.abs().max() * max(times, 10)
+
+
+@pytest.mark.parametrize(("target", "recipe"), WHERE)
+@pytest.mark.parametrize(
+    ("family", "norm"),
+    quick(itertools.product(FAMILIES, NORMS), [("bert", "attention"), ("squeezebert", "embeddings")]),
+)
+def test_half_is_taken_where_it_holds_a_models_numbers_and_only_there(
+    family: str, norm: str, target: str, recipe: str
+) -> None:
+    where, tolerance = WHERE[target, recipe], half.due(target, recipe).min_sqnr_db
+    for times in TIMES:
+        found = tried(loud(family, TASK, norm, times), target, recipe)
+        assert found.headroom is not None
+        if times == TIMES[-1] and where.kinds is None and norm == "embeddings":
+            assert not found.fits()  # a word's number alone is larger than half holds
+        if found.fits():
+            assert found.headroom >= MARGIN
+            plain, changes, _ = found.answer(batch(16, seed=8))
+            assert sqnr(plain["logits"], plain["logits"] + changes["logits"]) >= tolerance
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ordinary_models_compute_in_half_with_texts_and_without(family: str) -> None:
+    model = visible(family, TASK)
+    for target, recipe in WHERE:
+        assert half.tried(lowered(model, target, recipe), target, recipe, []).fits()
+        found = tried(model, target, recipe)
+        assert found.headroom is not None
+        assert found.headroom > MARGIN
+        assert found.fits() or (target, recipe) == ("onnx", "fp16"), (target, recipe, found.distance)
+
+
+def test_masks_do_not_count_as_numbers_that_grow() -> None:
+    causal = loud("rembert", "causal-lm", "embeddings", 1.0)
+    found = tried(causal, "tflite", "w8a8-dynamic")
+    assert found.fits()
+    assert found.answer(batch(16))[2] >= MARGIN
+
+
+def numbers(*values: float) -> torch.Tensor:
+    return torch.tensor([[list(values)]])
+
+
+def test_numbers_are_rounded_and_small_ones_are_zero() -> None:
+    given = torch.tensor([1 + 2**-12, 2**-14, 2**-14.5, -(2**-20), 65504.0, 70000.0])
+    assert half.nearest(given).tolist() == [1.0, 2**-14, 0.0, 0.0, 65504.0, math.inf]
+    with half._Rounding(Where()) as seen:
+        made = numbers(1.0, 2000.0) + numbers(2**-12, 0.0)
+    assert made.tolist() == [[[1.0, 2000.0]]]
+    assert seen.headroom == LARGEST / 2000
+    with half._Rounding(Where(kinds=("gelu", "product"))) as seen:
+        assert (numbers(70000.0) + numbers(1.0)).item() == 70001.0  # in float
+        F.gelu(numbers(5000.0))
+    assert seen.headroom == LARGEST / 5000
+
+
+def test_a_norm_squares_and_averages_in_half() -> None:
+    x = numbers(*torch.linspace(-1, 1, 32).tolist())
+    for size, right in ((1.0, True), (200.0, True), (300.0, False), (2**-8, False)):
+        with half._Rounding(Where(norms=True)) as seen:
+            made = F.layer_norm(x * size, (32,), eps=1e-12 * size**2)
+        error = (made - F.layer_norm(x, (32,))).abs().max()
+        assert bool(error < 0.01) == right
+        if size > 1:
+            assert seen.headroom == pytest.approx(LARGEST**0.5 / size, rel=0.01)
+    with half._Rounding(Where()):  # in float but for the result
+        assert (F.layer_norm(x * 300.0, (32,)) - F.layer_norm(x, (32,))).abs().max() < 0.01
+
+
+def test_sums_in_half_are_looked_at_on_their_way() -> None:
+    x, w = torch.ones(1, 1, 64), torch.cat([torch.full((1, 32), 3000.0), torch.full((1, 32), -3000.0)], 1)
+    with half._Rounding(Where(sums=True)) as seen:
+        F.linear(x, w)
+    assert seen.headroom == LARGEST / 96_000  # though the result is 0
+    with half._Rounding(Where()) as seen:
+        assert F.linear(x, w).item() == 0  # sums of integers are exact
+    assert seen.headroom > 1
+    # Its error is that of as many additions in half.
+    generator = torch.Generator().manual_seed(1)
+    a, b = torch.rand(64, 512, generator=generator), torch.rand(512, 64, generator=generator)
+    real = torch.zeros(64, 64, dtype=torch.float16)
+    for k in range(512):
+        real = (real.double() + a[:, k, None].double() * b[None, k].double()).half()
+    with half._Rounding(Where()):
+        made = a.half().float() @ b.half().float()
+    exact = a.half().double() @ b.half().double()
+    assert 0.7 < (made - exact).std() / (real - exact).std() < 1.4
+
+
+def test_a_range_too_narrow_for_integers_spoils_a_product() -> None:
+    weight = torch.ones(1, 2)
+    with half._Rounding(Where()):
+        assert F.linear(numbers(0.0, 2**-7), weight).item() == 2**-7
+        assert math.isnan(F.linear(numbers(0.0, 2**-9), weight).item())
+        assert F.linear(numbers(0.0, 0.0), weight).item() == 0
+    with half._Rounding(Where(sums=True)):
+        assert F.linear(numbers(0.0, 2**-9), weight).item() == 2**-9
+
+
+def test_weights_that_fp16_cannot_store_are_refused() -> None:
+    model = loud("bert", TASK, "embeddings", 1_000_000.0)
+    with pytest.raises(
+        Unsupported, match=r"embeddings.word.weight has numbers up to .*fp16 ends at 65504: choose fp32"
+    ):
+        half.check_weights(model, RECIPES["fp16"])
+    half.check_weights(model, RECIPES["w8a8-dynamic"])
+    half.check_weights(loud("bert", TASK, "embeddings", 10_000.0), RECIPES["fp16"])
+
+
+def test_the_gate_hears_what_half_says() -> None:
+    model, pair = visible("bert", TASK), ("tflite", "w8a8-dynamic")
+    answers = golden.make(model, None, (8, 16))
+
+    def run(inputs: Mapping[str, np.ndarray]) -> golden.Arrays:
+        if not ((inputs["input_ids"] >= 0) & (inputs["input_ids"] < 120)).all():
+            raise InputError("not in the vocabulary")
+        return golden.answer(model, dict(inputs))
+
+    told = half.check(lowered(model, *pair), run, answers, *pair, TOLERANCES[pair])
+    assert told.passed
+    assert "dB from torch on a processor that has it (at least 18), headroom" in told.detail
+    # A model that overflows is caught, though the file here is right.
+    large = loud("bert", TASK, "attention", 10_000.0)
+    usual = EXPORTERS["tflite"].lower(large, RECIPES["w8a8-dynamic"], 16, (), {})
+    assert half.taken(usual, "tflite", RECIPES["w8a8-dynamic"], samples()) is None
+    assert "computes in float alone" in usual.notes[-1]
+    assert not half.check(usual, run, answers, *pair, TOLERANCES[pair]).passed
+
+
+simulated = pytest.mark.skipif(sandbox.missing() is not None, reason=f"needs the sandbox: {sandbox.missing()}")
+
+
+def exported(model: Model, target: str, recipe: str, out: Path) -> Path | None:
+    """A bundle; None where the export is refused in a line."""
+    source = Checkpoint(model, None, "here", {}, "random, seed 0", ())
+    with contextlib.suppress(ParityFailed, Unsupported):
+        edgebert.export(source, target=target, recipe=recipe, lengths=(16,), out=out)
+    return out if out.exists() else None
+
+
+@simulated
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "recipe"), [*WHERE])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_phone_says_the_same_or_the_export_is_refused(
+    tmp_path: Path, family: str, norm: str, target: str, recipe: str
+) -> None:
+    taken = []
+    for times in TIMES:
+        bundle = exported(loud(family, TASK, norm, times), target, recipe, tmp_path / f"{times:g}")
+        if bundle is None:
+            continue
+        report = edgebert.validate(bundle, device="pixel-4")
+        assert report.passed, (times, [check for check in report.checks if not check.passed])
+        manifest = read(bundle)
+        assert (manifest.headroom is not None) or any("in float alone" in note for note in manifest.notes)
+        taken.append(times)
+    assert 100.0 in taken
+    if norm == "embeddings" and recipe == "w8a8-dynamic":
+        assert 10_000.0 in taken
+
+
+@simulated
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["fp16", "w8a8-dynamic"])
+@pytest.mark.parametrize("times", [1.0, 1_000.0])
+def test_a_core_without_half_precision_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, times: float
+) -> None:
+    """As a Pixel 2's, which is no phone of the table: its Cortex-A73 is of Armv8.0."""
+    core = dataclasses.replace(phones.CORES["cortex-a75"], part=0x800, features=())
+    monkeypatch.setitem(phones.CORES, "cortex-a73", core)
+    hwcaps = "fp asimd aes pmull sha1 sha2 crc32 cpuid"
+    monkeypatch.setitem(phones.PROCESSORS, (), phones.Processor("cortex-a72", hwcaps))
+    older = phones.Phone("pixel-2", "Snapdragon 835", (phones.Cluster("cortex-a73", 4, 2.35),))
+    monkeypatch.setitem(phones.PHONES, "pixel-2", older)
+    bundle = exported(loud("bert", TASK, "attention", times), "tflite", recipe, tmp_path / "bundle")
+    assert bundle is not None
+    report = edgebert.validate(bundle, device="pixel-2")
+    assert report.passed, [check for check in report.checks if not check.passed]
