@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edgebert import bundle
@@ -123,33 +124,39 @@ def export(
         source = trim(source, Path(trim_vocab))
         EXPORTERS[target].check(source.model, how)
     texts = Path(calibration_file) if calibration_file else None
-    samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts)
+    tried = (target, recipe) in half.WHERE
+    samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts) if how.calibrated or tried else []
+    lower = partial(EXPORTERS[target].lower, source.model, how, fitting[-1], tuple(keep_float))
     final = Path(out) if out is not None else Path(f"{Path(source.source).name}-{target}-{recipe}")
     with new_folder(final, force, bundle.MANIFEST) as folder:
         progress("ask torch for reference answers")
         answers = golden.make(source.model, source.tokenizer, fitting)
-        if not how.calibrated:
-            samples = half.trials(samples, answers)
+        in_half = half.choose(lower, target, how, samples, answers)
         progress(f"convert to {target} {recipe}")
         artifact = EXPORTERS[target].export(
-            source.model, how, fitting, folder / f"model{SUFFIXES[target]}", tuple(keep_float), samples
+            source.model,
+            how,
+            fitting,
+            folder / f"model{SUFFIXES[target]}",
+            tuple(keep_float),
+            samples if how.calibrated else [],
+            in_half.factors,
         )
         progress("write the bundle")
-        manifest = write_bundle(folder, source, artifact, answers, target, how, tuple(keep_float), texts)
+        manifest = write_bundle(folder, source, artifact, answers, target, how, tuple(keep_float), texts, in_half)
         _check_delegated(manifest, min_delegated)
         report = None
         if validate:
             progress(f"compare with torch in the {target} runtime")
-            lowered = EXPORTERS[target].lower(source.model, how, fitting[-1], tuple(keep_float), artifact.in_half)
-            origin = origins(source.model, lowered)
-            made = Made(artifact.path, source.model, lowered, origin, artifact.lengths, artifact.dynamic)
+            origin = origins(source.model, in_half.model)
+            made = Made(artifact.path, source.model, in_half.model, origin, artifact.lengths, artifact.dynamic)
             proof, held = faithful.check(made, target)
             due = rounded.tolerance(made, held, answers, target, how)
             report = _gate(folder, due)
             with open_bundle(folder) as opened:
                 around = bundle_proof.check(opened, source, due)
-                if artifact.in_half is not None:
-                    around += (half.check(lowered, opened.run, answers, target, recipe, due),)
+                if in_half.trial is not None:
+                    around += (half.check(in_half, opened.run, answers, half.due(target, recipe, due)),)
             report = replace(report, checks=(*proof, *around, *report.checks))
             if not report.passed:
                 failed = [f"{check.name} ({check.detail})" for check in report.checks if not check.passed]

@@ -1,6 +1,5 @@
 """What an exporter hands back: the file it wrote, how it is to be fed, and what became of each weight."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,11 +30,6 @@ class Artifact:
             modules share stands under its first name.
         lowerings: rewrite of the torch model (see `edgebert/lowering`) to the modules that it matched.
         notes: what a rewrite left as it was, and why.
-        in_half: what norms multiply by so that half precision holds their squares, by name, for a file that computes
-            in it where the processor can (see `gate/half.py`); empty where none was chosen, None where the file
-            computes in float alone.
-        headroom: how many times larger numbers may be than on sample texts before half precision overflows; None where
-            the file has none, or no texts told.
     """
 
     path: Path
@@ -45,5 +39,3 @@ class Artifact:
     weights: dict[str, Stored] = field(default_factory=dict)
     lowerings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    in_half: Mapping[str, float] | None = None
-    headroom: float | None = None

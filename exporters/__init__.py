@@ -2,11 +2,10 @@
 
 `missing() -> str | None` is the command that installs what the target needs. `check(model, recipe)` refuses before any
 work. `lower(model, recipe, longest, keep_float, in_half) -> Model` is the model in the form that the file computes, in
-float. `export(model, recipe, lengths, path, keep_float, samples) -> Artifact` writes the file: `keep_float` are
-patterns of modules to leave in float (see `quantization/recipes.py`), `samples` the inputs that static scales are found
-on, and that a file is tried on which computes in half precision (see `gate/half.py`); `Artifact.in_half` is what came
-of it, which `lower` is told.
-Nothing heavy is imported before it is needed.
+float. `export(model, recipe, lengths, path, keep_float, samples, in_half) -> Artifact` writes the file: `keep_float`
+are patterns of modules to leave in float (see `quantization/recipes.py`), `samples` the inputs that static scales are
+found on, `in_half` what norms multiply by where the file computes in half precision (see `gate/half.py`), None where it
+is not to. Nothing heavy is imported before it is needed.
 """
 
 from types import ModuleType

@@ -8,14 +8,18 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TextIO
 
 from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
 from edgebert.files import interrupts
 from edgebert.models import Model
 from edgebert.quantization.recipes import NOT_TAKEN, TARGET_RECIPES, Recipe
+
+# Norms' factors where none were chosen for the model, see `lowering/half_norms.py`.
+USUAL: Mapping[str, float] = MappingProxyType({})
 
 
 def missing(target: str, needs: Sequence[str]) -> str | None:

@@ -9,6 +9,7 @@ from edgebert.bundle.manifest import FORMAT, GOLDEN, TOKENIZER, VERSION, Manifes
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.files import sha256
 from edgebert.gate import golden
+from edgebert.gate.half import Half
 from edgebert.quantization import sizes
 from edgebert.quantization.recipes import Recipe, floor
 from edgebert.quantization.samples import TEXTS
@@ -25,6 +26,7 @@ def write_bundle(
     recipe: Recipe,
     keep_float: tuple[str, ...],
     texts: Path | None,
+    in_half: Half,
 ) -> Manifest:
     """Write everything beside the model file; the manifest still without a report."""
     answers.save(folder / GOLDEN)
@@ -73,11 +75,11 @@ def write_bundle(
         parts=sizes.by_part((row.name, row.bytes_after) for row in touched),
         keep_float=list(keep_float),
         calibration=_calibration(source, recipe, texts),
-        headroom=artifact.headroom,
+        headroom=in_half.trial.headroom if in_half.trial else None,
         peak_memory_bytes=None,
         parity=None,
         tools=artifact.tools | {"runtime": facts.runtime},
-        notes=[*source.notes, *artifact.notes],
+        notes=[*source.notes, *artifact.notes, *([in_half.note] if in_half.note else [])],
     )
     manifest.write(folder)
     return manifest

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from edgebert import lowering
 from edgebert.artifact import Artifact, Stored
 from edgebert.exporters import common
+from edgebert.exporters.common import USUAL
 from edgebert.exporters.coreml.quantizer import Layers
 from edgebert.exporters.provenance import by_origin, origins
 from edgebert.files import new_folder
@@ -69,6 +70,7 @@ def export(
     path: Path,
     keep_float: Sequence[str] = (),
     samples: Samples = (),
+    in_half: Mapping[str, float] | None = USUAL,
 ) -> Artifact:
     """Write the model as an .mlpackage, a folder; one that stands there is replaced, when all went well.
 
@@ -79,6 +81,7 @@ def export(
         path: the folder to write.
         keep_float: patterns of modules to leave in float, weights and arithmetic.
         samples: inputs (1, T) without padding, for `w8a8-static` and `w4`.
+        in_half: nothing here; `fp16` computes in half precision on any device, and this one.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.

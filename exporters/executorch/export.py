@@ -27,13 +27,14 @@ from torch import nn
 from edgebert import lowering
 from edgebert.artifact import Artifact, Stored
 from edgebert.exporters import common
+from edgebert.exporters.common import USUAL
 from edgebert.exporters.executorch.fx_rewrites import keep_groups_apart
 from edgebert.exporters.executorch.program import assemble
 from edgebert.exporters.executorch.translate import Translator
 from edgebert.exporters.executorch.weights import BLOCK, Plan, Range, Weights, quantize
 from edgebert.exporters.provenance import by_origin, origins
 from edgebert.files import replaced
-from edgebert.gate.half import some, taken
+from edgebert.gate.half import WHERE
 from edgebert.models import Model
 from edgebert.models.signature import INPUTS
 from edgebert.quantization import gptq
@@ -56,7 +57,7 @@ def check(model: Model, recipe: Recipe) -> None:
 
 def export(
     model: Model, recipe: Recipe, lengths: tuple[int, ...], path: Path, keep_float: Sequence[str] = (),
-    samples: Samples = (),
+    samples: Samples = (), in_half: Mapping[str, float] | None = USUAL,
 ) -> Artifact:  # fmt: skip
     """Write the model as one .pte file.
 
@@ -67,7 +68,8 @@ def export(
         path: the file to write; one that exists is replaced, when all went well.
         keep_float: patterns of modules that stay float, see `edgebert.quantization.recipes.kept`.
         samples: inputs from real texts, int32 (1, T), that static scales are found and 4-bit weights chosen on; without
-            any, 4-bit weights are rounded to the nearest, and half precision is taken to do.
+            any, 4-bit weights are rounded to the nearest.
+        in_half: None lets `w8a8-dynamic` compute in float alone.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.
@@ -82,8 +84,8 @@ def export(
             plan = replace(plan, rounded=gptq.round_weights(lowered, _groups(lowered, plan), samples, longest))
         # Only now, for samples tell more of the last layer's numbers by all their tokens.
         lowered = _for_the_first(lowered, recipe)
-        half = taken(lowered, "executorch", recipe, some(samples, longest))
-        content, stored = _convert(lowered, plan, longest, half is not None)
+        half = ("executorch", recipe.name) in WHERE and in_half is not None
+        content, stored = _convert(lowered, plan, longest, half)
         weights = by_origin(stored.items(), origins(model, lowered))
     with replaced(path) as beside:
         beside.write_bytes(content)
@@ -95,8 +97,6 @@ def export(
         weights=weights,
         lowerings=lowered.lowerings,
         notes=tuple(lowered.notes),
-        in_half={} if half else None,
-        headroom=half.headroom if half else None,
     )
 
 

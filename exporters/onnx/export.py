@@ -22,12 +22,12 @@ from edgebert import lowering
 from edgebert.artifact import Artifact
 from edgebert.errors import ConversionFailed, InputError
 from edgebert.exporters import common
+from edgebert.exporters.common import USUAL
 from edgebert.exporters.onnx.integers import activation_ranges
 from edgebert.exporters.onnx.names import name_weights, stored
 from edgebert.exporters.onnx.quantizer import Quantizer, bits_of
 from edgebert.exporters.onnx.rewrites import lower_graph
 from edgebert.exporters.provenance import by_origin, kept_float, origins
-from edgebert.gate.half import check_weights, some, taken
 from edgebert.lowering.rewrite import derived
 from edgebert.models import Model
 from edgebert.models.signature import INPUTS
@@ -64,6 +64,7 @@ def export(
     path: Path,
     keep_float: Sequence[str] = (),
     samples: Samples = (),
+    in_half: Mapping[str, float] | None = USUAL,
 ) -> Artifact:
     """Write the model as one .onnx file; weights of 2 GiB and more stand beside it in `<name>.onnx.data`.
 
@@ -73,19 +74,17 @@ def export(
         lengths: ascending; the last one bounds the token axis, and every length below it is served too.
         path: the file to write; one that exists is replaced, when all went well.
         keep_float: patterns of modules that a recipe with integers leaves in float, see `quantization/recipes.py`.
-        samples: inputs int32 (1, T), unpadded, that `w8a8-static` finds its scales on, and `w4` its roundings, and that
-            half precision is tried on; without any, `w4` rounds each weight for itself, and half is taken to do.
+        samples: inputs int32 (1, T), unpadded, that `w8a8-static` finds its scales on, and `w4` its roundings; without
+            any, `w4` rounds each weight for itself.
+        in_half: None lets every recipe compute in float alone.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.
-        Unsupported: `fp16` does not hold one of the weights.
         ConversionFailed: the converter gave up; the message names the log.
     """
     longest = lengths[-1]
     with common.contained("onnx", f"{model.family.name} for {model.task} in {recipe.name}"):
         lowered = lower(model, recipe, longest)
-        check_weights(model, recipe)
-        half = taken(lowered, "onnx", recipe, some(samples, longest))
         origin = origins(model, lowered)
 
         def kept(name: str) -> bool:
@@ -93,10 +92,10 @@ def export(
 
         ranges = activation_ranges(lowered, samples) if recipe.static else {}
         rounded = _rounded(lowered, kept, samples) if recipe.weight_bits == 4 and samples else {}
-        given = _halved(lowered) if recipe.weight_bits == 16 and half else lowered
+        given = _halved(lowered) if recipe.weight_bits == 16 and in_half is not None else lowered
         converted = _convert(given, max(longest, 2))
         name_weights(converted.graph, given)
-        lower_graph(converted, recipe, half is not None)
+        lower_graph(converted, recipe, in_half is not None)
         if recipe.quantized:
             Quantizer(converted, recipe, kept, ranges, rounded).run()
         _finish(converted, model, longest)
@@ -110,8 +109,6 @@ def export(
         weights=weights,
         lowerings=lowered.lowerings,
         notes=tuple(lowered.notes),
-        in_half={} if half else None,
-        headroom=half.headroom if half else None,
     )
 
 

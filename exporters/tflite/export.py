@@ -19,13 +19,14 @@ from edgebert import lowering
 from edgebert.artifact import Artifact
 from edgebert.errors import Unsupported
 from edgebert.exporters import common
+from edgebert.exporters.common import USUAL
 from edgebert.exporters.provenance import by_origin, kept_float, origins
 from edgebert.exporters.tflite.draft import draw
 from edgebert.exporters.tflite.pack import name_constants, pack, stored
 from edgebert.exporters.tflite.ranges import find_ranges
 from edgebert.exporters.tflite.weights import block, write_weights
 from edgebert.files import replaced
-from edgebert.gate.half import WHERE, check_weights, some, taken
+from edgebert.gate.half import WHERE
 from edgebert.models import Model
 from edgebert.quantization.gptq import Rounded, round_weights
 from edgebert.quantization.observers import Samples
@@ -75,6 +76,7 @@ def export(
     path: Path,
     keep_float: Sequence[str] = (),
     samples: Samples = (),
+    in_half: Mapping[str, float] | None = USUAL,
 ) -> Artifact:
     """Write the model as one .tflite file.
 
@@ -87,18 +89,18 @@ def export(
         lengths: sequence lengths to make signatures for, ascending.
         path: the file to write; one that exists is replaced, when all went well.
         keep_float: patterns of modules whose weights stay float32, see `edgebert.quantization.recipes.kept`.
-        samples: inputs of one row each, int32 (1, T), unpadded, that a static recipe finds its scales on, and one with
-            half precision its norms' factors; without any, the latter takes those that suit most models.
+        samples: inputs of one row each, int32 (1, T), unpadded, that a static recipe finds its scales on.
+        in_half: norms' factors where the file asks for half precision, see `lowering/half_norms.py`; None lets every
+            recipe compute in float alone.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.
-        Unsupported: a weight is larger than the recipe's type holds.
         ConversionFailed: the converter gave up; the message names the stage and the log.
     """
     what, longest = f"{model.family.name} for {model.task} in {recipe.name}", lengths[-1]
     with common.contained("tflite", what):
-        check_weights(model, recipe)
-        lowered, in_half, headroom = _lowered(model, recipe, longest, keep_float, samples)
+        in_half = in_half if ("tflite", recipe.name) in WHERE else None
+        lowered = lower(model, recipe, longest, keep_float, in_half)
         origin = origins(model, lowered)
         draft = draw(lowered, lengths)
         ranges = find_ranges(lowered, samples, longest) if recipe.static else {}
@@ -118,29 +120,7 @@ def export(
         weights=weights,
         lowerings=lowered.lowerings,
         notes=tuple(lowered.notes),
-        in_half=in_half,
-        headroom=headroom,
     )
-
-
-def _lowered(
-    model: Model, recipe: Recipe, longest: int, keep_float: Sequence[str], samples: Samples
-) -> tuple[Model, dict[str, float] | None, float | None]:
-    """The lowered model, and for a file in half precision its norms' factors and the headroom, see `Artifact`.
-
-    The delegate computes a whole graph in half, where the file asks for it and the processor can, or nothing of it.
-    """
-    plain = lower(model, recipe, longest, keep_float)
-    if ("tflite", recipe.name) not in WHERE:
-        return plain, None, None
-    texts = some(samples, longest)
-    factors = lowering.find_factors(plain, texts) if texts else {}
-    lowered = lower(model, recipe, longest, keep_float, factors)
-    half = taken(lowered, "tflite", recipe, texts)
-    if half is not None:
-        return lowered, factors, half.headroom
-    plain.notes.append(lowered.notes[-1])
-    return plain, None, None
 
 
 def _rounded(lowered: Model, samples: Samples, longest: int) -> dict[str, Rounded]:
@@ -168,7 +148,7 @@ def lower(
         recipe: one that the target takes.
         longest: the longest length.
         keep_float: patterns of modules that stay float.
-        in_half: norms' factors in a file that asks for half precision, see `Artifact`; None for one that does not.
+        in_half: norms' factors in a file that asks for half precision; None for one that does not.
     """
     # In float a grouped convolution is the quicker one, in int8 a linear layer for each group the more accurate one.
     grouped: lowering.GroupedForm = lowering.SlicedLinears if recipe.quantized else lowering.GroupedPointwise

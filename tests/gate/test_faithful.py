@@ -15,9 +15,11 @@ from tiers import quick
 from tiny import samples, visible
 
 from edgebert.exporters import EXPORTERS
+from edgebert.exporters.common import USUAL
 from edgebert.exporters.provenance import origins
 from edgebert.gate import faithful
 from edgebert.gate.faithful import Made
+from edgebert.gate.half import WHERE
 from edgebert.models import MODELS, Model
 from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES
 from edgebert.report import Check
@@ -51,7 +53,7 @@ def checked(
     exporter, how = EXPORTERS[target], RECIPES[recipe]
     with code():
         artifact = exporter.export(broken, how, LENGTHS, folder / f"model{SUFFIXES[target]}", (), samples())
-    lowered = exporter.lower(model, how, LENGTHS[-1], (), artifact.in_half)
+    lowered = exporter.lower(model, how, LENGTHS[-1], (), USUAL if pair in WHERE else None)
     made = Made(artifact.path, model, lowered, origins(model, lowered), LENGTHS, artifact.dynamic)
     checks, _ = faithful.check(made, target)
     found: dict[str, list[Check]] = {}
