@@ -15,6 +15,7 @@ from edgebert import bundle
 from edgebert.checkpoints import checkpoint
 from edgebert.errors import EdgebertError, InputError, MissingDependency
 from edgebert.exporters import EXPORTERS
+from edgebert.exporters.common import USUAL
 from edgebert.models import MODELS, Model
 from edgebert.preflight import check_pair
 from edgebert.profiling.rows import Row, ranked, row
@@ -53,6 +54,12 @@ class Whole:
     keep_float: tuple[str, ...]
     lengths: tuple[int, ...]
     subject: Subject | None
+
+    @property
+    def in_float(self) -> bool:
+        """Whether it is a bundle whose file computes nothing in half precision."""
+        manifest = self.subject.manifest if self.subject else None
+        return manifest is not None and manifest.headroom is None
 
     @property
     def layers(self) -> int:
@@ -146,7 +153,8 @@ def count(
             small, longest = cut(source.model, layers), source.lengths[-1]
             samples = load_samples(source.tokenizer, small.config, longest) if recipe.calibrated else []
             path = Path(made, f"layers-{layers}{SUFFIXES[source.target]}")
-            EXPORTERS[source.target].export(small, recipe, source.lengths, path, source.keep_float, samples)
+            in_half = None if source.in_float else USUAL
+            EXPORTERS[source.target].export(small, recipe, source.lengths, path, source.keep_float, samples, in_half)
             size = sum(part.stat().st_size for part in Path(made).glob(f"{path.name}*"))
             base = source.subject or replace(look_at(path), name=source.name, recipe=source.recipe)
             for device in devices:

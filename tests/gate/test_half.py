@@ -257,9 +257,7 @@ def test_a_phone_says_the_same_or_the_export_is_refused(
         manifest = read(bundle)
         assert (manifest.headroom is not None) or any("in float alone" in note for note in manifest.notes)
         taken.append(times)
-    assert 100.0 in taken
-    if norm == "embeddings" and recipe == "w8a8-dynamic":
-        assert 10_000.0 in taken
+    assert set(TIMES[:-1]) <= set(taken)
 
 
 @simulated
