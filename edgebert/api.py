@@ -150,8 +150,8 @@ def export(
             progress(f"compare with torch in the {target} runtime")
             origin = origins(source.model, in_half.model)
             made = Made(artifact.path, source.model, in_half.model, origin, artifact.lengths, artifact.dynamic)
-            proof, held = faithful.check(made, target)
-            due = rounded.tolerance(made, held, answers, target, how)
+            proof, carrying, packed = faithful.check(made, target)
+            due = rounded.tolerance(made, carrying, packed, answers, target, how)
             report = _gate(folder, due)
             with open_bundle(folder) as opened:
                 around = bundle_proof.check(opened, source, due)

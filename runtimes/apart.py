@@ -3,6 +3,7 @@
 What a runtime's C++ is asked stands in a script of that runtime, `native.py`, which needs nothing of edgebert.
 """
 
+import glob
 import json
 import signal
 import subprocess
@@ -13,6 +14,22 @@ from typing import Any
 from edgebert.errors import InputError
 
 SECONDS = 20
+# Of memory that a runtime may take beyond a few times the file: it packs weights anew, and has arenas for activations.
+ROOM, TIMES = 2**30, 4
+# Runs a script with a limit to its memory, where the system has one.
+WITHIN = """
+import contextlib, runpy, sys
+_, memory, *sys.argv = sys.argv
+with contextlib.suppress(ImportError, OSError, ValueError):
+    import resource
+    resource.setrlimit(resource.RLIMIT_DATA, (int(memory), int(memory)))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def memory(path: Path) -> int:
+    """Bytes that a process may take for a file that nobody vouches for, with the data that stands beside it."""
+    return ROOM + TIMES * sum(part.stat().st_size for part in path.parent.glob(f"{glob.escape(path.name)}*"))
 
 
 def ask(script: str, runtime: str, path: Path, *arguments: str) -> Any:
@@ -31,7 +48,7 @@ def ask(script: str, runtime: str, path: Path, *arguments: str) -> Any:
         InputError: the runtime refuses the file, crashed on it, or was not done in 20 seconds.
     """
     # Isolated from the folder that the command was given in, whose files could pass for packages.
-    call = [sys.executable, "-P", script, str(path), *arguments]
+    call = [sys.executable, "-P", "-c", WITHIN, str(memory(path)), script, str(path), *arguments]
     try:
         told = subprocess.run(
             call, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=SECONDS

@@ -21,7 +21,7 @@ from edgebert.errors import EdgebertError
 from edgebert.gate import stored
 from edgebert.gate.golden import answer_rows, cut
 from edgebert.gate.parity import FLOAT, compare
-from edgebert.gate.stored import Held
+from edgebert.lowering import duplicate
 from edgebert.models import Model
 from edgebert.models.layers import ACTIVATIONS
 from edgebert.models.signature import Arrays, limit_types
@@ -62,11 +62,12 @@ class Made:
         return () if self.dynamic else self.lengths
 
 
-def check(made: Made, target: str) -> tuple[tuple[Check, ...], Held]:
+def check(made: Made, target: str) -> tuple[tuple[Check, ...], Model, set[str]]:
     """Hold a file to the model that it was made of.
 
     Returns:
-        The checks, and the file's numbers.
+        The checks, the lowered model with the file's numbers for its weights, and the names of those weights that the
+        file has in 8 bits or fewer.
     """
     held = stored.hold(made.lowered, made.origin, UNROUNDED[target].constants(made.path))
     carrying = stored.carrying(made.lowered, held.values)
@@ -77,18 +78,19 @@ def check(made: Made, target: str) -> tuple[tuple[Check, ...], Held]:
     checks = [_same("rewrites are exact", probes, plain, rewritten, FLOAT), held.check()]
     for form in UNROUNDED[target].open_unrounded(made.path):
         if form.by_tanh:
-            _by_tanh(carrying)
-            wanted = [answer_rows(carrying, probe, made.fixed) for probe in probes]
+            wanted = [answer_rows(_by_tanh(carrying), probe, made.fixed) for probe in probes]
         checks.append(_graph(form, probes, wanted, FLOAT if form.exact else FOR_HALF))
-    return tuple(checks), held
+    return tuple(checks), carrying, held.packed
 
 
-def _by_tanh(model: Model) -> None:
-    """Let a model's exact GELUs be their tanh form."""
-    modules: Iterator[Any] = model.modules()
+def _by_tanh(model: Model) -> Model:
+    """A copy whose exact GELUs are their tanh form."""
+    copied = duplicate(model)
+    modules: Iterator[Any] = copied.modules()
     for module in modules:
         if getattr(module, "act", None) is ACTIVATIONS["gelu"]:
             module.act = ACTIVATIONS["gelu_new"]
+    return copied
 
 
 def _graph(form: Unrounded, probes: list[Arrays], wanted: list[Arrays], tolerance: Tolerance) -> Check:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from edgebert.gate.faithful import Made
 from edgebert.gate.golden import Golden, answer_rows
 from edgebert.gate.parity import TOLERANCES, compare
-from edgebert.gate.stored import Held, carrying
 from edgebert.models import Model
 from edgebert.models.signature import Arrays
 from edgebert.quantization.recipes import Recipe
@@ -30,12 +29,13 @@ CLEAR = 3.0
 BY_ROW = ("executorch", "tflite")
 
 
-def tolerance(made: Made, held: Held, golden: Golden, target: str, recipe: Recipe) -> Tolerance:
+def tolerance(made: Made, carrying: Model, packed: Set[str], golden: Golden, target: str, recipe: Recipe) -> Tolerance:
     """What is due from a file: not much less than torch with its rounding; for float the table's row.
 
     Args:
         made: the file and its model.
-        held: the file's numbers.
+        carrying: the lowered model with the file's numbers for its weights.
+        packed: names of the weights that the file has as integers.
         golden: inputs with the model's answers in float.
         target: key of the table.
         recipe: the file's.
@@ -45,11 +45,10 @@ def tolerance(made: Made, held: Held, golden: Golden, target: str, recipe: Recip
         return least
     rounds = recipe.activation_bits == 8
     margin, reason = (BEFOREHAND if recipe.static else AS_THEY_COME) if rounds else EXACT
-    packed = held.packed if rounds else set[str]()
+    packed = packed if rounds else set[str]()
     by_row = target in BY_ROW and not recipe.static
-    model = carrying(made.lowered, held.values)
     batches = (*golden.batches, golden.types)
-    told = answers(model, [batch.inputs for batch in batches], packed, by_row, made.fixed)
+    told = answers(carrying, [batch.inputs for batch in batches], packed, by_row, made.fixed)
     reached = min(
         compare([batch.expected[name]], [one[name]], [batch.inputs["attention_mask"]], name, least).sqnr_db
         for batch, one in zip(batches, told, strict=True)

@@ -116,8 +116,11 @@ def carrying(lowered: Model, values: Mapping[str, np.ndarray]) -> Model:
     made: dict[int, torch.nn.Parameter] = {}
     parameters = dict(lowered.named_parameters())
     for name, found in values.items():
-        whole = parameters[name].detach().float().clone()
-        whole.view(-1)[: found.size] = torch.from_numpy(np.array(found, np.float32).reshape(-1))
+        numbers = torch.from_numpy(np.require(found, np.float32, ["C", "W"]).reshape(-1))
+        whole = parameters[name].detach().float()
+        if numbers.numel() < whole.numel():  # the first rows of a table that is cut
+            numbers = torch.cat([numbers, whole.reshape(-1)[numbers.numel() :]])
+        whole = numbers.view(whole.shape)
         made[id(parameters[name])] = torch.nn.Parameter(whole, requires_grad=False)
     for module in copied.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):

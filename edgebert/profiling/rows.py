@@ -16,6 +16,8 @@ from edgebert.runtimes.devices import correction
 from edgebert.runtimes.devices.device import Device, Job, Measurement
 from edgebert.runtimes.session import Spec
 
+PATIENCE = 20  # seconds for the first run of a file that no bundle vouches for
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -96,7 +98,10 @@ def collect(
             for one in subjects:
                 for length in one.lengths:
                     progress(f"{one.name} on {device.name}{f', {length} tokens' if length else ''}")
-                    job = Job(one.model, inputs_of(one, length, Path(made)), length, threads, runs)
+                    # Nobody vouches for the graph of a file alone, which may never end.
+                    patience = PATIENCE if one.manifest is None else None
+                    inputs = inputs_of(one, length, Path(made))
+                    job = Job(one.model, inputs, length, threads, runs, patience=patience)
                     rows.append(row(one, device.measure(job)))
     return ranked(rows)
 

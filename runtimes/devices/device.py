@@ -5,6 +5,7 @@ Three kinds of number come out, and each measurement says which it holds: `measu
 """
 
 import json
+import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class Job:
         runs: runs that count; warmup: runs before them, at least one, the first of which is told apart.
         outputs: an `.npz` to write with the answers to all inputs, or None.
         options: session options of ONNX Runtime.
+        patience: seconds that this machine waits for a file to load and run for the first time, in memory that has its
+            limits too; None for any time.
     """
 
     model: Path
@@ -42,6 +45,7 @@ class Job:
     warmup: int = 3
     outputs: Path | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    patience: int | None = None
 
     @property
     def runtime(self) -> str:
@@ -52,7 +56,10 @@ class Job:
             raise InputError(f"{self.model} is none of {', '.join(RUNTIME_OF)}, the files that are run on devices.")
         return RUNTIME_OF[self.model.suffix]
 
-    def guest(self, result: Path, *, mark: bool = False, affinity: list[int] | None = None) -> dict[str, Any]:
+    def guest(
+        self, result: Path, *, mark: bool = False, affinity: list[int] | None = None, patience: int | None = None,
+        memory: int | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
         """The job as the guest script reads it, with absolute paths of this machine."""
         return {
             "model": str(self.model.resolve()),
@@ -67,6 +74,8 @@ class Job:
             "affinity": affinity,
             "outputs": str(self.outputs.resolve()) if self.outputs else None,
             "options": dict(self.options),
+            "patience": patience,
+            "memory": memory,
         }
 
 
@@ -226,6 +235,8 @@ def read_result(path: Path, model: Path, told: "subprocess.CompletedProcess[str]
     try:
         result: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
+        if told.returncode < 0 and signal.Signals(-told.returncode).name == "SIGALRM":
+            raise InputError(f"{model}: its first run was not done in time, so it is left alone.") from None
         last = (told.stderr.strip().splitlines() or [""])[-1][:200]
         raise InputError(f"{model}: the runtime crashed on it (exit {told.returncode}): {last}") from None
     if "error" in result:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from edgebert.runtimes.apart import memory
 from edgebert.runtimes.devices.device import HOST, Job, Measurement, measured, read_result
 from edgebert.runtimes.devices.guest import guest
 
@@ -24,7 +25,9 @@ class Host:
         """Run a job on as many of this machine's cores as it has threads."""
         with tempfile.TemporaryDirectory(prefix="edgebert-") as made:
             result, path = Path(made, "result.json"), Path(made, "job.json")
-            path.write_text(json.dumps(job.guest(result, affinity=_cores(job.threads))))
+            limit = memory(job.model) if job.patience and sys.platform == "linux" else None
+            asked = job.guest(result, affinity=_cores(job.threads), patience=job.patience, memory=limit)
+            path.write_text(json.dumps(asked))
             told = subprocess.run(
                 # Isolated from the folder that the command was given in, whose files could pass for packages.
                 [sys.executable, "-P", guest.__file__, str(path)],

@@ -55,7 +55,7 @@ def checked(
         artifact = exporter.export(broken, how, LENGTHS, folder / f"model{SUFFIXES[target]}", (), samples())
     lowered = exporter.lower(model, how, LENGTHS[-1], (), USUAL if pair in WHERE else None)
     made = Made(artifact.path, model, lowered, origins(model, lowered), LENGTHS, artifact.dynamic)
-    checks, _ = faithful.check(made, target)
+    checks, *_ = faithful.check(made, target)
     found: dict[str, list[Check]] = {}
     for check in checks:
         found.setdefault(check.name, []).append(check)

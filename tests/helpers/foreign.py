@@ -37,6 +37,37 @@ def onnx_file(path: Path) -> Path:
     return path
 
 
+def endless_onnx(path: Path) -> Path:
+    """Adds one to a number in a loop of 2^63 - 1 rounds: a well-formed graph that never answers."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Add", ["last", "one"], ["next"]), helper.make_node("Identity", ["going"], ["go_on"])],
+        "body",
+        [
+            value("round", TensorProto.INT64, []),
+            value("going", TensorProto.BOOL, []),
+            value("last", TensorProto.FLOAT, [1]),
+        ],
+        [value("go_on", TensorProto.BOOL, []), value("next", TensorProto.FLOAT, [1])],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["rounds", "yes", "x"], ["y"], body=body)],
+        "endless",
+        [value("x", TensorProto.FLOAT, [1])],
+        [value("y", TensorProto.FLOAT, [1])],
+        [
+            onnx.numpy_helper.from_array(np.array(2**63 - 1), "rounds"),
+            onnx.numpy_helper.from_array(np.array(True), "yes"),
+            onnx.numpy_helper.from_array(np.ones(1, np.float32), "one"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
 def onnx_product(path: Path, quantized: bool) -> Path:
     """A matrix product of 64 rows, in float32 or with dynamically quantized int8 factors."""
     import onnx

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foreign import onnx_file, pte_file, tflite_file
+from foreign import endless_onnx, onnx_file, pte_file, tflite_file
 from reference import reference
 
 import edgebert
@@ -22,7 +22,7 @@ from edgebert.errors import InputError, MissingDependency
 from edgebert.gate import parity
 from edgebert.gate.golden import load as load_golden
 from edgebert.models import MODELS, Model
-from edgebert.profiling import extrapolate, gate, plot, profile
+from edgebert.profiling import extrapolate, gate, plot, profile, rows
 from edgebert.profiling.operators import summed
 from edgebert.profiling.rows import Row, ranked
 from edgebert.runtimes import RUNTIMES
@@ -142,6 +142,14 @@ def test_any_file_is_profiled(tmp_path: Path) -> None:
     assert {row.found.runtime: row.length for row in rows}.items() <= {
         "tflite": None, "onnx": 128, "executorch": 16,
     }.items()  # fmt: skip
+
+
+@needs["onnx"]
+@pytest.mark.parity
+def test_a_graph_that_never_ends_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "PATIENCE", 4)
+    with pytest.raises(InputError, match=r"endless\.onnx: its first run was not done in time"):
+        api.profile([endless_onnx(tmp_path / "endless.onnx")], lengths=[4], runs=1)
 
 
 @needs["onnx"]

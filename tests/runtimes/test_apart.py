@@ -20,6 +20,10 @@ SAID = {
     ),
     "given up": ("import os; os._exit(134)", r"m.onnx: Runtime crashes on it \(exit 134\)"),
     "ended": ("import os; os._exit(0)", r"m.onnx: Runtime crashes on it \(exit 0\)"),
+    "greedy": (
+        "held = bytearray(3 << 30)",
+        "m.onnx does not open in Runtime: MemoryError",
+    ),
     "never": ("while True: pass", "m.onnx: Runtime was not done opening it after 2 s"),
 }
 

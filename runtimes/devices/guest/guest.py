@@ -13,6 +13,8 @@ edgebert, so that it can be copied to where the runtime is. The job is a JSON ob
     affinity         numbers of the cores to run on, or null
     outputs          an .npz to write with what the model answered to all the given inputs, or null
     options          session options of ONNX Runtime, text to text
+    patience         seconds until the first run must be done, or null; SIGALRM ends this process then
+    memory           bytes that this process may take, or null
 
 The result holds `error` and its `kind` (input, missing), or: load_ns, first_ns, steady_ns (one a run), peak_bytes,
 inputs and outputs ([name, dtype, shape]), entry (signature or method), versions, machine, maps ([start, end, offset,
@@ -27,6 +29,7 @@ import importlib.machinery
 import json
 import os
 import platform
+import signal
 import sys
 import time
 import types
@@ -349,11 +352,19 @@ def work(job: Job) -> dict[str, Any]:
     if job["affinity"]:
         os.sched_setaffinity(0, job["affinity"])
     model: Any = RUNTIMES[job["runtime"]](job)
+    if job["patience"] and hasattr(signal, "alarm"):
+        signal.alarm(job["patience"])  # by its default action, which native code that never ends does not hold up
+    if job["memory"]:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (job["memory"], job["memory"]))
     _, load_ns = timed(model.load)
     specs = model.inputs()
     cases = read_cases(specs, job) if job["inputs"] else {}
     row = choose(specs, cases, job)
     outputs, first_ns = timed(model.run, row)
+    if job["patience"] and hasattr(signal, "alarm"):
+        signal.alarm(0)
     described = [[name, str(np.asarray(value).dtype), list(np.shape(value))] for name, value in outputs.items()]
     for _ in range(job["warmup"] - 1):
         model.run(row)
@@ -384,7 +395,7 @@ def main(path: str) -> int:
     """Carry out the job in a JSON file; exit code 0, or 2 with an `error` in the result."""
     with open(path) as file:
         job = {"inputs": None, "length": None, "warmup": 1, "runs": 1, "threads": 1, "mark": False, "outputs": None,
-               "affinity": None, "options": {}} | json.load(file)  # fmt: skip
+               "affinity": None, "options": {}, "patience": None, "memory": None} | json.load(file)  # fmt: skip
     try:
         result = work(job)
     except ImportError as error:
