@@ -244,12 +244,18 @@ def _place(made: Path, final: Path, force: bool, ours: str) -> None:
             raise
     else:
         return
+    why = "appeared meanwhile and is left alone"
     if force and _is_ours(final, ours):
-        swap(made, final)
-        return
+        try:
+            swap(made, final)
+            return
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            why = "is part of a container's image, whose folders cannot be moved: remove it"
     spare = _spare(final)
     made.rename(spare)
-    raise InputError(f"{final} appeared meanwhile and is left alone: what was made is whole, and is in {spare}.")
+    raise InputError(f"{final} {why}; what was made is whole, and is in {spare}.")
 
 
 def _spare(final: Path) -> Path:

@@ -1,6 +1,7 @@
 """Folders appear whole or not at all: killed at each step of a swap, met by others, beside what appeared meanwhile."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def test_what_appears_meanwhile_is_left_alone_and_the_new_folder_kept(
             appear(final)
 
     with pytest.raises(
-        InputError, match=r"appeared meanwhile and is left alone: .* whole, and is in .*out-3\."
+        InputError, match=r"appeared meanwhile and is left alone; .* whole, and is in .*out-3\."
     ) as told:
         make()
     assert "\n" not in str(told.value)
@@ -224,6 +225,30 @@ def test_a_swap_changes_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         swap(tmp_path / "absent", tmp_path / "two")
     assert content(tmp_path / "two") == "another"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_a_bundle_of_a_containers_image_is_kept_and_the_new_one_beside_it(tmp_path: Path) -> None:
+    """Overlay file systems move no folder of a lower layer, by any call."""
+    if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting an overlay file system needs root and mount")
+    lower, upper, work, merged = (tmp_path / name for name in ("lower", "upper", "work", "merged"))
+    for folder in (lower, upper, work, merged):
+        folder.mkdir()
+    fill(lower / "out", "old")
+    layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    made = subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, merged], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no overlay may be mounted here: {made.stderr!r}")
+    try:
+        with (
+            pytest.raises(InputError, match=r"is part of a container's image, .* whole, and is in .*out-2\."),
+            new_folder(merged / "out", True, "mark") as folder,
+        ):
+            fill(folder, "new")
+        assert (content(merged / "out"), content(merged / "out-2")) == ("old", "new")
+        assert sorted(path.name for path in merged.iterdir()) == ["out", "out-2"]
+    finally:
+        subprocess.run(["umount", merged], check=True)
 
 
 @pytest.mark.parametrize("put_off", [True, False])
