@@ -9,6 +9,7 @@ import torch
 from onnx_files import LONGEST, SIZES, batch, visible, weights
 from tiers import quick
 from tiny import expected
+from tiny import sqnr as decibel
 
 from edgebert.artifact import Artifact
 from edgebert.errors import InputError
@@ -124,6 +125,25 @@ def test_half_precision_is_half_the_size_and_keeps_the_interface(exported):
     assert facts.metadata["edgebert.vocabulary"] == "120"
     assert facts.metadata["producer"].startswith("edgebert ")
     assert facts.delegation is None
+
+
+@pytest.mark.parity
+def test_a_model_that_half_does_not_hold_is_stored_in_it_and_computed_in_float(tmp_path):
+    """A tied table among them, which is looked up and multiplied by."""
+    model, path = visible("bert", "masked-lm"), tmp_path / "m.onnx"
+    with torch.no_grad():
+        model.encoder.get_submodule("layers.0.down").get_parameter("weight")[0] *= 10_000
+    artifact = exporter.export(model, RECIPES["fp16"], (8, LONGEST), path, in_half=None)
+    assert {artifact.weights[name].dtype for name, p in model.named_parameters() if p.dim() > 1} == {"float16"}
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    halved = {node.op_type for node in graph.node if kinds.get(node.output[0]) == onnx.TensorProto.FLOAT16}
+    assert halved <= {"Gather", "Transpose"}  # the rows that are looked up, before they are widened
+    held = {name: torch.nn.Parameter(p.half().float() if p.dim() > 1 else p) for name, p in model.named_parameters()}
+    inputs = batch(3, 11)
+    wanted = torch.func.functional_call(model, held, tuple(torch.from_numpy(inputs[name]) for name in INPUTS))
+    got = runtime.open(path).run(inputs)
+    assert decibel(wanted["logits"].detach().numpy(), got["logits"]) > 80
 
 
 @pytest.mark.parity

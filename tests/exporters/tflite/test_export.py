@@ -266,7 +266,7 @@ def test_lowering_is_exact_and_leaves_the_original(family: str) -> None:
         lowered = lowering.split_grouped_linears(lowering.separate_convolutions(lowered), form)
         lowered = lowering.trim_positions(lowering.fold_norm_biases(lowered), 16)
         if form is lowering.TokenBlocks:
-            lowered = lowering.norms_in_half(lowering.linears_in_blocks(lowered))
+            lowered = lowering.norms_in_half(lowering.linears_in_blocks(lowered), {})
             assert not any(type(module) is torch.nn.Linear for module in lowered.encoder.modules())
             lowered = lowering.fuse_qkv(lowering.scale_keys(lowered), form)
         with torch.no_grad():
@@ -310,7 +310,7 @@ def test_norms_square_what_half_precision_holds(family: str, monkeypatch: pytest
     given = lowering.separate_convolutions(lowering.tokens_before_channels(model))
     given = lowering.split_grouped_linears(given)
     variances = {}
-    for name, lowered in (("before", given), ("after", lowering.norms_in_half(given))):
+    for name, lowered in (("before", given), ("after", lowering.norms_in_half(given, {}))):
         seen.clear()
         with torch.no_grad():
             got = lowered(*inputs)["logits"]
