@@ -33,6 +33,7 @@ class ErrorStats:
         decided_agreement: the same among labels that torch's lead over the second decides: a lead smaller than twice
             the error which the table allows says nothing about the file.
         labels: how many labels were compared.
+        decided: how many of them are decided.
     """
 
     max_abs: float
@@ -42,10 +43,12 @@ class ErrorStats:
     label_agreement: float | None
     decided_agreement: float | None
     labels: int
+    decided: int
 
     def within(self, tolerance: Tolerance) -> bool:
         """Whether these figures keep to a row of the table."""
-        agreed = self.decided_agreement is None or self.decided_agreement >= tolerance.min_label_agreement
+        other = round(self.decided * (1 - (self.decided_agreement or 0.0)))
+        agreed = other <= round(self.decided * (1 - tolerance.min_label_agreement))  # to the nearest label
         return self.sqnr_db >= tolerance.min_sqnr_db and agreed
 
 

@@ -141,6 +141,7 @@ def compare(
         label_agreement=float(labels.mean()) if agree else None,
         decided_agreement=float(clear.mean()) if len(clear) else None,
         labels=len(labels),
+        decided=len(clear),
     )
 
 

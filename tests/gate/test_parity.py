@@ -16,7 +16,7 @@ from edgebert.gate.golden import Golden
 from edgebert.gate.parity import TOLERANCES
 from edgebert.models import MODELS, Model
 from edgebert.quantization.recipes import TARGET_RECIPES
-from edgebert.report import Report
+from edgebert.report import ErrorStats, Report, Tolerance
 from edgebert.tokenizers import tokenizer
 
 Arrays = dict[str, np.ndarray]
@@ -142,6 +142,16 @@ def test_a_tie_in_torch_does_not_decide() -> None:
     stats = parity.compare([expected], [expected - [[0, 2e-7], [0, 0]]], [np.ones((2, 3))], "logits", FLOAT)
     assert stats.label_agreement == 0.5
     assert stats.decided_agreement == 1.0
+
+
+@pytest.mark.parametrize(("decided", "other", "least", "enough"), [
+    (29, 1, 0.97, True), (16, 1, 0.97, False), (1, 1, 0.97, False), (29, 2, 0.97, False), (200, 6, 0.97, True),
+    (200, 7, 0.97, False), (1000, 1, 1.0, False), (0, 0, 0.97, True),
+])  # fmt: skip
+def test_labels_agree_to_the_nearest_one(decided: int, other: int, least: float, enough: bool) -> None:
+    share = 1 - other / decided if decided else None
+    stats = ErrorStats(0.1, 0.1, 1.0, 40.0, share, share, decided, decided)
+    assert stats.within(Tolerance(20.0, least, "")) == enough
 
 
 def test_another_shape_is_no_close_answer(model: Model, answers: Golden) -> None:
