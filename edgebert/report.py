@@ -45,11 +45,15 @@ class ErrorStats:
     labels: int
     decided: int
 
+    @property
+    def agreeing(self) -> int:
+        """How many of the decided labels are equal."""
+        return round(self.decided * (self.decided_agreement or 0.0))
+
     def within(self, tolerance: Tolerance) -> bool:
         """Whether these figures keep to a row of the table."""
-        other = round(self.decided * (1 - (self.decided_agreement or 0.0)))
-        agreed = other <= round(self.decided * (1 - tolerance.min_label_agreement))  # to the nearest label
-        return self.sqnr_db >= tolerance.min_sqnr_db and agreed
+        others = round(self.decided * (1 - tolerance.min_label_agreement))  # to the nearest label
+        return self.sqnr_db >= tolerance.min_sqnr_db and self.decided - self.agreeing <= others
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,10 +171,10 @@ def _sqnr(expected: Arrays, actual: Arrays, mask: np.ndarray, tolerance: Toleran
 
 def _worst(outputs: dict[str, ErrorStats], tolerance: Tolerance) -> str:
     name, stats = min(outputs.items(), key=lambda item: item[1].sqnr_db)
-    agreement = [s.decided_agreement for s in outputs.values() if s.decided_agreement is not None]
-    labels = (
-        f", decided labels agree {min(agreement):.4f} (at least {tolerance.min_label_agreement})" if agreement else ""
-    )
+    clear = [s for s in outputs.values() if s.decided_agreement is not None]
+    worst = min(clear, key=lambda s: s.decided_agreement or 0.0, default=None)
+    labels = f", {worst.agreeing} of {worst.decided} decided labels agree" if worst else ""
+    labels += f" (at least {tolerance.min_label_agreement})" if worst else ""
     return (
         f"{name}: {stats.sqnr_db:.1f} dB (at least {tolerance.min_sqnr_db:.0f}), "
         f"max |d| {stats.max_abs:.2e}, cosine {stats.cosine:.6f}{labels}"
