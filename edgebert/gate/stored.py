@@ -172,8 +172,10 @@ def _narrow(constant: Constant) -> bool:
     step = np.abs(np.broadcast_to(constant.step, constant.values.shape)).astype(np.float32)
     needed = (2 ** (constant.bits - 1) - 1) / WIDEST
     # A scale is that of an entry of one axis, or of blocks along the last.
-    split = [axis for axis, size in enumerate(np.shape(constant.step)) if size > 1]
-    axes = tuple(axis for axis in range(constant.values.ndim) if axis != (split[0] if split else 0))
+    shape = np.shape(constant.step)
+    split = [axis for axis, size in enumerate(shape) if size > 1]
+    lead = split[0] if split and shape != constant.values.shape else 0
+    axes = tuple(axis for axis in range(constant.values.ndim) if axis != lead)
     reach = (np.abs(constant.values) / np.maximum(step, np.finfo(np.float32).tiny)).max(axes)
     return bool(((reach >= needed) | (step.max(axes) <= LEAST)).all())
 

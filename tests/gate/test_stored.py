@@ -70,6 +70,13 @@ def test_axes_padding_and_names_are_the_formats_own(model: Model, order: str) ->
     assert hold(model, one).wrong == []
 
 
+def test_a_matrix_of_one_row_may_have_its_scales_in_blocks() -> None:
+    choosing, name = visible("bert", "multiple-choice"), "head.classifier.weight"
+    one = packed(name, choosing.get_parameter(name).numpy())
+    assert one.values.shape[0] == 1
+    assert hold(choosing, dataclasses.replace(one, step=np.broadcast_to(one.step, one.values.shape))).wrong == []
+
+
 def test_only_the_first_rows_of_a_table_may_stand_in_a_file(model: Model) -> None:
     name = "encoder.embeddings.position.weight"
     rows = model.get_parameter(name).numpy()
