@@ -37,7 +37,7 @@ def test_no_module_stands_flat_that_has_a_room() -> None:
 
 @pytest.mark.parametrize("registry", [EXPORTERS, RUNTIMES], ids=["exporters", "runtimes"])
 def test_every_target_has_the_same_functions(registry: dict[str, object]) -> None:
-    names = ("missing", "check", "export") if registry is EXPORTERS else ("missing", "open", "facts")
+    names = ("missing", "check", "lower", "export") if registry is EXPORTERS else ("missing", "open", "facts")
     for module in registry.values():
         for name in names:
             assert callable(getattr(module, name))
