@@ -10,12 +10,15 @@ what is left between the two is the order of sums. Three steps lead from the mod
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from edgebert.errors import EdgebertError
 from edgebert.gate import stored
@@ -25,12 +28,15 @@ from edgebert.lowering import duplicate
 from edgebert.models import Model
 from edgebert.models.layers import ACTIVATIONS
 from edgebert.models.signature import Arrays, limit_types
+from edgebert.quantization.observers import observe
 from edgebert.report import Check, Tolerance
 from edgebert.runtimes import UNROUNDED
 from edgebert.runtimes.session import Unrounded
 
 # Where a file is made for half precision, attention's one over a root is a half.
 FOR_HALF = Tolerance(60.0, 1.0, "scalars of half precision; seen 82 to 115 dB, float32 115 to 139")
+# What a layer of 4-bit weights may make of its inputs, times what the model's makes; seen 0.945 to 1.02.
+LESS, MORE = 0.92, 1.05
 # Lengths below the shortest that a file is exported for: odd ones, and one token alone.
 SHORT = (1, 2, 3, 7, 13, 29)
 ROWS = 3
@@ -75,12 +81,44 @@ def check(made: Made, target: str) -> tuple[tuple[Check, ...], Model, set[str]]:
     plain, rewritten, wanted = (
         [answer_rows(model, probe, made.fixed) for probe in probes] for model in (made.model, made.lowered, carrying)
     )
+    held.wrong += _outputs(made.lowered, carrying, held.chosen, probes)
     checks = [_same("rewrites are exact", probes, plain, rewritten, FLOAT), held.check()]
     for form in UNROUNDED[target].open_unrounded(made.path):
         if form.by_tanh:
             wanted = [answer_rows(_by_tanh(carrying), probe, made.fixed) for probe in probes]
         checks.append(_graph(form, probes, wanted, FLOAT if form.exact else FOR_HALF))
     return tuple(checks), carrying, held.packed
+
+
+def _outputs(lowered: Model, carrying: Model, names: Set[str], probes: list[Arrays]) -> list[str]:
+    """Layers whose 4-bit weights make more or less of their inputs than the model's, a line each.
+
+    The weights themselves may be a tenth smaller: integers that are chosen together make up for each other.
+    """
+    layers = {
+        name: module
+        for name, module in lowered.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and f"{name}.weight" in names
+    }
+    twins = dict(carrying.named_modules())
+    squares, products = defaultdict[str, float](float), defaultdict[str, float](float)
+
+    def note(name: str, layer: nn.Module, entering: Tensor, leaving: Tensor) -> None:
+        plain, other = (
+            made.forward(entering) - made.forward(torch.zeros_like(entering)) for made in (layer, twins[name])
+        )
+        squares[name] += float((plain * plain).sum())
+        products[name] += float((plain * other).sum())
+
+    rows = [{key: value[i : i + 1] for key, value in probe.items()} for probe in probes for i in range(ROWS)]
+    if layers:
+        observe(lowered, layers, rows, note)
+    sizes = {name: products[name] / squares[name] for name in layers if squares[name]}
+    return [
+        f"{name} makes {size:.3f} times what it should of its inputs"
+        for name, size in sizes.items()
+        if not LESS <= size <= MORE
+    ]
 
 
 def _by_tanh(model: Model) -> Model:

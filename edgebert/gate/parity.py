@@ -181,8 +181,14 @@ def _worst(outputs: dict[str, ErrorStats], tolerance: Tolerance) -> str:
     )
 
 
-def _check_padding(golden: Golden, actual: list[Arrays], tolerance: Tolerance, invariant: bool) -> Check:
-    """The first rows stand in every batch, padded to its length: their answers are to stay what they were."""
+def padded(golden: Golden, actual: list[Arrays], invariant: bool) -> float:
+    """How far, in decibel, the first rows' answers are from what they were where a batch has them padded further.
+
+    Args:
+        golden: inputs with torch's answers; the first rows stand in every batch, padded to its length.
+        actual: another's answers to the batches.
+        invariant: whether the model's definition answers the same when a sentence is padded further.
+    """
     first = golden.batches[0]
     mask = first.inputs["attention_mask"][:REPEATED]
     tokens = mask.shape[1]
@@ -193,8 +199,14 @@ def _check_padding(golden: Golden, actual: list[Arrays], tolerance: Tolerance, i
         later = {name: value[:REPEATED] for name, value in answer.items()}
         cuts = [{n: v[:, :tokens] if _over_tokens(n, v) else v for n, v in side.items()} for side in (reference, later)]
         lowest = min(lowest, *(_relative(name, batch, cuts[0][name], cuts[1][name], mask) for name in cuts[0]))
+    return lowest
+
+
+def _check_padding(golden: Golden, actual: list[Arrays], tolerance: Tolerance, invariant: bool) -> Check:
+    """Whether answers stay what they were when a sentence is padded further."""
     if len(golden.batches) == 1:
         return Check("padding", True, "one length, so a sentence is never padded further")
+    lowest = padded(golden, actual, invariant)
     against = (
         "the answer without it" if invariant else "torch's (this model's convolutions see padding, as its paper's)"
     )

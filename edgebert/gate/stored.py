@@ -42,12 +42,14 @@ class Held:
     Attributes:
         values: each parameter of the lowered model to the numbers that the file has for it, float32.
         packed: those that the file has in 8 bits or fewer, by all their names.
+        chosen: those of them in 4, whose integers are chosen together; a layer is held to what it makes of them, too.
         wrong: what is wrong, a line each.
         count: numbers that were compared.
     """
 
     values: dict[str, np.ndarray] = field(default_factory=dict)
     packed: set[str] = field(default_factory=set)
+    chosen: set[str] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
     count: int = 0
 
@@ -98,6 +100,7 @@ def hold(lowered: Model, origin: Mapping[str, tuple[str, ...]], constants: Itera
         fitted |= {id(constant) for constant, _ in fits}
         if fits[0][0].bits <= 8:
             held.packed |= set(aliases[id(parameter)])
+            held.chosen |= set(aliases[id(parameter)]) if fits[0][0].bits < 8 else set()
         held.values[name] = max((found for _, found in fits), key=lambda found: found.size)
         held.count += held.values[name].size
         known |= set(keys)
