@@ -62,12 +62,15 @@ def name_weights(graph: Any, lowered: Model) -> None:
 
 
 def _turn(graph: Any, value: Any, table: Any) -> None:
-    """Let the transpose of a table stand where a constant of its own stood."""
+    """Let a table, or its transpose, stand where a constant of its own stood."""
     import onnx_ir
 
-    turned = onnx_ir.node("Transpose", [table], {"perm": [1, 0]})
-    graph.insert_before(value.uses()[0].node, turned)
-    value.replace_all_uses_with(turned.outputs[0])
+    if np.array_equal(value.const_value.numpy(), table.const_value.numpy()):  # a layer that is used twice
+        value.replace_all_uses_with(table)
+    else:
+        turned = onnx_ir.node("Transpose", [table], {"perm": [1, 0]})
+        graph.insert_before(value.uses()[0].node, turned)
+        value.replace_all_uses_with(turned.outputs[0])
     del graph.initializers[value.name]
 
 
