@@ -151,7 +151,7 @@ def export(
             origin = origins(source.model, in_half.model)
             made = Made(artifact.path, source.model, in_half.model, origin, artifact.lengths, artifact.dynamic)
             proof, carrying, packed = faithful.check(made, target)
-            due = rounded.tolerance(made, carrying, packed, answers, target, how)
+            due = rounded.tolerance(made, carrying, packed, answers, target, how, samples)
             report = _gate(folder, due)
             with open_bundle(folder) as opened:
                 around = bundle_proof.check(opened, source, due)

@@ -6,7 +6,9 @@ torch with the same rounding, so that is what it is held to.
 
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from edgebert.gate.faithful import Made
@@ -14,22 +16,28 @@ from edgebert.gate.golden import Golden, answer_rows
 from edgebert.gate.parity import TOLERANCES, compare, padded
 from edgebert.models import Model
 from edgebert.models.signature import Arrays
+from edgebert.quantization.observers import Samples, observe
 from edgebert.quantization.recipes import Recipe
 from edgebert.report import Tolerance
 
 # What a file may be below torch with the same rounding, in decibel.
 EXACT = 1.0, "weights alone are rounded, and the arithmetic is float"
 AS_THEY_COME = 6.0, "as much error again: a sum on the edge of two steps goes either way, and layers after it follow"
-BEFOREHAND = 10.0, "scales from sample texts cut off what those did not reach, torch's here are each input's own"
+BEFOREHAND = 12.0, "scales from sample texts, which targets choose in ways of their own; seen 8 less"
 # An error of half the answer's size: what is left says next to nothing.
 LEAST = 6.0
 # The table's row holds too, where torch is above it by half as much error again.
 CLEAR = 3.0
 # Targets whose products take a scale for each row as it comes, see `parity.PER_TOKEN`; others one for a whole input.
 BY_ROW = ("executorch", "tflite")
+SAMPLES = 128  # of a static recipe's, about as many as tell its layers' ranges
+
+Ranges = dict[str, tuple[float, float]]  # the name of a layer to the least and the greatest number that enters it
 
 
-def tolerance(made: Made, carrying: Model, packed: Set[str], golden: Golden, target: str, recipe: Recipe) -> Tolerance:
+def tolerance(
+    made: Made, carrying: Model, packed: Set[str], golden: Golden, target: str, recipe: Recipe, samples: Samples = ()
+) -> Tolerance:
     """What is due from a file: not much less than torch with its rounding; for float the table's row.
 
     Args:
@@ -39,6 +47,7 @@ def tolerance(made: Made, carrying: Model, packed: Set[str], golden: Golden, tar
         golden: inputs with the model's answers in float.
         target: key of the table.
         recipe: the file's.
+        samples: inputs int32 (1, T) that a static recipe's scales were chosen on.
     """
     least = TOLERANCES[target, recipe.name]
     if recipe.weight_bits == 32:
@@ -48,7 +57,8 @@ def tolerance(made: Made, carrying: Model, packed: Set[str], golden: Golden, tar
     packed = packed if rounds else set[str]()
     by_row = target in BY_ROW and not recipe.static
     batches = (*golden.batches, golden.types)
-    told = answers(carrying, [batch.inputs for batch in batches], packed, by_row, made.fixed)
+    ranges = _ranges(carrying, packed, samples[:: max(len(samples) // SAMPLES, 1)]) if recipe.static else {}
+    told = answers(carrying, [batch.inputs for batch in batches], packed, by_row, made.fixed, ranges)
     reached = min(
         compare([batch.expected[name]], [one[name]], [batch.inputs["attention_mask"]], name, least).sqnr_db
         for batch, one in zip(batches, told, strict=True)
@@ -65,7 +75,9 @@ def tolerance(made: Made, carrying: Model, packed: Set[str], golden: Golden, tar
     return Tolerance(due, least.min_label_agreement, why)
 
 
-def answers(model: Model, inputs: list[Arrays], packed: Set[str], by_row: bool, fixed: tuple[int, ...]) -> list[Arrays]:
+def answers(
+    model: Model, inputs: list[Arrays], packed: Set[str], by_row: bool, fixed: tuple[int, ...], ranges: Ranges
+) -> list[Arrays]:
     """Torch's answers to batches, with the inputs of some layers rounded to 8 bits.
 
     Args:
@@ -74,20 +86,20 @@ def answers(model: Model, inputs: list[Arrays], packed: Set[str], by_row: bool, 
         packed: names of the weights that the file has as integers; layers with these round their inputs.
         by_row: each row of a linear layer's input has a scale, and each entry of a convolution's; else all have one.
         fixed: lengths that rows are padded to; none where they come as they are.
+        ranges: what is not cut off of the inputs of layers with a scale chosen beforehand.
     """
-    with _rounding(model, packed, by_row):
+    with _rounding(model, packed, by_row, ranges):
         return [answer_rows(model, one, fixed) for one in inputs]
 
 
 @contextmanager
-def _rounding(model: Model, packed: Set[str], by_row: bool) -> Iterator[None]:
-    """Round what enters the products whose weights are integers; a depthwise convolution multiplies floats."""
+def _rounding(model: Model, packed: Set[str], by_row: bool, ranges: Ranges) -> Iterator[None]:
+    """Round what enters the products whose weights are integers."""
     hooks = []
-    for name, module in model.named_modules(remove_duplicate=False):
-        product = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
-        if product and f"{name}.weight" in packed:
-            axes = None if not by_row else (-1,) if isinstance(module, nn.Linear) else (1, 2, 3)
-            hooks.append(module.register_forward_pre_hook(lambda _, given, axes=axes: (round_input(given[0], axes),)))
+    for name, module in _products(model, packed):
+        axes = None if not by_row else (-1,) if isinstance(module, nn.Linear) else (1, 2, 3)
+        how = partial(round_input, axes=axes, within=ranges.get(name))
+        hooks.append(module.register_forward_pre_hook(lambda _, given, how=how: (how(given[0]),)))
     try:
         yield
     finally:
@@ -95,10 +107,34 @@ def _rounding(model: Model, packed: Set[str], by_row: bool) -> Iterator[None]:
             hook.remove()
 
 
-def round_input(x: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
-    """8 bits with a scale and a zero point for all numbers along some axes, or for a whole input."""
+def _products(model: Model, packed: Set[str]) -> Iterator[tuple[str, nn.Module]]:
+    """The layers whose weights are integers; a depthwise convolution multiplies floats."""
+    for name, module in model.named_modules(remove_duplicate=False):
+        product = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+        if product and f"{name}.weight" in packed:
+            yield name, module
+
+
+def _ranges(model: Model, packed: Set[str], samples: Samples) -> Ranges:
+    """The least and the greatest number that enters each product on samples."""
+    found: Ranges = {}
+
+    def note(name: str, layer: nn.Module, entering: Tensor, leaving: Tensor) -> None:
+        low, high = found.get(name, (0.0, 0.0))
+        found[name] = min(low, float(entering.amin())), max(high, float(entering.amax()))
+
+    if samples:
+        observe(model, dict(_products(model, packed)), samples, note)
+    return found
+
+
+def round_input(x: Tensor, axes: tuple[int, ...] | None = None, within: tuple[float, float] | None = None) -> Tensor:
+    """8 bits with a scale and a zero point for all numbers along some axes, or for a whole input, or cut to a range."""
+    x = x if within is None else x.clamp(*within)
     axes = tuple(range(x.dim())) if axes is None else axes
     low, high = x.amin(axes, keepdim=True).clamp(max=0), x.amax(axes, keepdim=True).clamp(min=0)
+    if within is not None:
+        low, high = (torch.full_like(low, end) for end in within)
     scale = ((high - low) / 255).clamp(min=1e-12)
     zero = (-low / scale).round()
     rounded: Tensor = ((x / scale + zero).round().clamp(0, 255) - zero) * scale
