@@ -28,6 +28,7 @@ def write(folder: Path) -> Path:
         padding_invariant=True,
         labels=list(model.config.labels), model_file="model.onnx", inputs=[spec], outputs=[spec | {"name": "logits"}],
         files=describe_files(folder), graph=graph, modules=[module], parts={"head": 264}, keep_float=[],
-        calibration="", peak_memory_bytes=None, parity={"passed": True}, tools={"onnx": "1"}, notes=["made by hand"],
+        calibration="", headroom=None, peak_memory_bytes=None, parity={"passed": True}, tools={"onnx": "1"},
+        notes=["made by hand"],
     ).write(folder)  # fmt: skip
     return folder
