@@ -144,10 +144,14 @@ def fork(name: str, kind: type[nn.Module], declared: bool, layers: int = 2) -> M
     return model
 
 
+def norms_in_half(model: Model) -> Model:
+    return lowering.norms_in_half(model, {})
+
+
 REWRITES = [
     ("bert", LoudAttention, lowering.scale_keys),
     ("bert", LoudAttention, lowering.fold_norm_biases),
-    ("bert", LoudAttention, lowering.norms_in_half),
+    ("bert", LoudAttention, norms_in_half),
     ("bert", LoudLayer, lowering.first_token_only),
     ("bert", LoudLayer, lowering.fold_norm_biases),
     ("squeezebert", LoudSqueezeAttention, lowering.tokens_before_channels),
