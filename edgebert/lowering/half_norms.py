@@ -104,7 +104,15 @@ def find_factors(model: Model, samples: Samples) -> dict[str, float]:
         seen.smallest = min(seen.smallest, float(distances.square().mean(-1).amin()) ** 0.5)
 
     observe(model, norms, samples, note)
-    return {name: spread.factor(_usual(name)) for name, spread in spreads.items()}
+    # One for a kind of norm in all layers, where one fits: layers that are alike are converted once.
+    found: dict[str, float] = {}
+    for kind in {name.rpartition(".")[2] for name in spreads}:
+        own = {name: spread for name, spread in spreads.items() if name.rpartition(".")[2] == kind and "layers" in name}
+        if own:
+            whole = Spread(max(one.largest for one in own.values()), min(one.smallest for one in own.values()))
+            common = whole.factor(INNER)
+            found |= {name: common if whole.fits(common) else spread.factor(INNER) for name, spread in own.items()}
+    return {name: spread.factor(_usual(name)) for name, spread in spreads.items()} | found
 
 
 def _usual(name: str) -> float:
