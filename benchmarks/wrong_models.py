@@ -155,7 +155,7 @@ CODE: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "mask a tenth": lambda: _layers(lambda n, run, x, mask: run(x, mask * 1e-4)),
     "one layer left out": lambda: _layers(lambda n, run, x, mask: x if n == 0 else run(x, mask)),
     "one layer twice": lambda: _layers(lambda n, run, x, mask: run(run(x, mask), mask) if n == 0 else run(x, mask)),
-    "a residual beside a layer": lambda: _layers(lambda n, run, x, mask: run(x, mask) + (0.1 * x if n == 0 else 0 * x)),
+    "a residual beside a layer": lambda: _layers(lambda n, run, x, mask: run(x, mask) + (0.1 if n == 0 else 0.0) * x),
     "no token types": lambda: mock.patch.object(layers.Embeddings, "forward", _without_types),
 }
 

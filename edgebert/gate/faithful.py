@@ -85,7 +85,8 @@ def check(made: Made, target: str) -> tuple[tuple[Check, ...], Model, set[str]]:
     checks = [_same("rewrites are exact", probes, plain, rewritten, FLOAT), held.check()]
     for form in UNROUNDED[target].open_unrounded(made.path):
         if form.by_tanh:
-            wanted = [answer_rows(_by_tanh(carrying), probe, made.fixed) for probe in probes]
+            by_tanh = _by_tanh(carrying)
+            wanted = [answer_rows(by_tanh, probe, made.fixed) for probe in probes]
         checks.append(_graph(form, probes, wanted, FLOAT if form.exact else FOR_HALF))
     return tuple(checks), carrying, held.packed
 

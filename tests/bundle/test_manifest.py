@@ -226,6 +226,8 @@ def test_what_is_kept_in_float_is_told(made: Path, tmp_path: Path) -> None:
     ).manifest
     dtypes = {module["name"]: module["dtype"] for module in kept.modules}
     assert kept.keep_float == ["head.*", "*.layers.0.up"]
+    assert kept.headroom is not None  # 8 bits are half precision in between
+    assert kept.headroom > 8
     assert dtypes["head.classifier"] == dtypes["encoder.layers.0.up"] == "float32"
     assert dtypes["encoder.layers.1.up"].startswith("int8")
 

@@ -70,6 +70,18 @@ def test_a_norms_factor_is_the_usual_one_where_it_fits(usual: float) -> None:
     assert Spread(10_000.0, 0.1).factor(usual) == usual
 
 
+def test_norms_of_a_kind_share_a_factor_where_one_fits_them_all() -> None:
+    """Layers that differ in it are not alike, and a converter takes each for itself."""
+    names = [f"encoder.layers.{i}.norm" for i in range(2)]
+    for times, shared in ((150.0, True), (1_000_000.0, False)):
+        model = visible("bert", TASK)
+        with torch.no_grad():
+            model.encoder.get_submodule("layers.1.down").get_parameter("weight").mul_(times)
+        found = find_factors(model, samples())
+        assert (found[names[0]] == found[names[1]]) == shared
+    assert found[names[1]] < found[names[0]] == INNER
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("recipe", ["fp16", "w8a8-dynamic"])
 def test_factors_chosen_on_texts_change_no_answer(family: str, recipe: str) -> None:
