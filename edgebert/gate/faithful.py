@@ -40,6 +40,8 @@ LESS, MORE = 0.92, 1.05
 # Lengths below the shortest that a file is exported for: odd ones, and one token alone.
 SHORT = (1, 2, 3, 7, 13, 29)
 ROWS = 3
+# Targets whose lowered models take one row at a time.
+ALONE = ("coreml",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Made:
         origin: each parameter of that form to those of the model that it is made of.
         lengths: of the file, ascending.
         dynamic: whether every length below is served as it comes.
+        target: of the file.
     """
 
     path: Path
@@ -61,32 +64,37 @@ class Made:
     origin: Mapping[str, tuple[str, ...]]
     lengths: tuple[int, ...]
     dynamic: bool
+    target: str
 
     @property
     def fixed(self) -> tuple[int, ...]:
         """The lengths that rows are padded to."""
         return () if self.dynamic else self.lengths
 
+    def answers(self, model: Model, inputs: Arrays) -> Arrays:
+        """What a form of the model answers to rows (B, T) that come to the file."""
+        return answer_rows(model, inputs, self.fixed, self.target in ALONE)
 
-def check(made: Made, target: str) -> tuple[tuple[Check, ...], Model, set[str]]:
+
+def check(made: Made) -> tuple[tuple[Check, ...], Model, set[str]]:
     """Hold a file to the model that it was made of.
 
     Returns:
         The checks, the lowered model with the file's numbers for its weights, and the names of those weights that the
         file has in 8 bits or fewer.
     """
-    held = stored.hold(made.lowered, made.origin, UNROUNDED[target].constants(made.path))
+    held = stored.hold(made.lowered, made.origin, UNROUNDED[made.target].constants(made.path))
     carrying = stored.carrying(made.lowered, held.values)
     probes = list(_probes(made.model.config, made.lengths))
     plain, rewritten, wanted = (
-        [answer_rows(model, probe, made.fixed) for probe in probes] for model in (made.model, made.lowered, carrying)
+        [made.answers(model, probe) for probe in probes] for model in (made.model, made.lowered, carrying)
     )
     held.wrong += _outputs(made.lowered, carrying, held.chosen, probes)
     checks = [_same("rewrites are exact", probes, plain, rewritten, FLOAT), held.check()]
-    for form in UNROUNDED[target].open_unrounded(made.path):
+    for form in UNROUNDED[made.target].open_unrounded(made.path):
         if form.by_tanh:
             by_tanh = _by_tanh(carrying)
-            wanted = [answer_rows(by_tanh, probe, made.fixed) for probe in probes]
+            wanted = [made.answers(by_tanh, probe) for probe in probes]
         checks.append(_graph(form, probes, wanted, FLOAT if form.exact else FOR_HALF))
     return tuple(checks), carrying, held.packed
 

@@ -4,7 +4,6 @@ One batch for each length. The rows of a batch are real sentences of that length
 further, random ids with random padding, and a row of [CLS] alone. A batch with the token types exchanged stands apart.
 """
 
-import copy
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 
 from edgebert.errors import InputError
 from edgebert.files import ASSETS, check_file
+from edgebert.lowering import duplicate
 from edgebert.models import Model
 from edgebert.models.signature import INPUTS, Arrays, check_ids, has_token_axis, limit_types
 from edgebert.runtimes.session import run_rows
@@ -158,12 +158,12 @@ def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], se
     batches: list[Batch] = []
     for i, length in enumerate(lengths):
         shortest = lengths[i - 1] + 1 if i else 1
-        parts = [_pad({key: v[:REPEATED] for key, v in batches[0].inputs.items()}, length, pad_id)] if i else []
+        parts = [pad({key: v[:REPEATED] for key, v in batches[0].inputs.items()}, length, pad_id)] if i else []
         parts.append(
             _sentences(tokenizer, shortest, length, rows) if tokenizer else _random(rng, vocabulary, length, rows)
         )
         parts += [_random(rng, vocabulary, length, 2), _single(tokenizer, length)]
-        inputs = limit_types(_join(parts), types)
+        inputs = limit_types(join(parts), types)
         check_ids(inputs, vocabulary)
         batches.append(Batch(f"tokens_{length}", inputs, answer(model, inputs)))
     first = batches[0].inputs
@@ -178,17 +178,25 @@ def answer(model: Model, inputs: Arrays) -> Arrays:
     return {key: np.ascontiguousarray(cut(value)) for key, value in _run(model, inputs).items()}
 
 
-def answer_rows(model: Model, inputs: Arrays, fixed: tuple[int, ...] = ()) -> Arrays:
-    """Torch's outputs row by row, as a file answers them: a rewritten model may take no more than one at a time.
+def answer_rows(model: Model, inputs: Arrays, fixed: tuple[int, ...] = (), alone: bool = False) -> Arrays:
+    """Torch's outputs to rows as a file gets them, each for itself.
 
     Args:
         model: any.
         inputs: a batch (B, T).
-        fixed: lengths, ascending, to the smallest of which a row is padded; without any it is run as it comes.
+        fixed: lengths, ascending, to the smallest of which rows are padded; without any they are run as they come.
+        alone: whether the model takes one row at a time, as some rewritten ones do.
     """
-    return {
-        key: np.ascontiguousarray(cut(value)) for key, value in run_rows(inputs, fixed, partial(_run, model)).items()
-    }
+    if alone:
+        made = run_rows(inputs, fixed, partial(_run, model))
+    else:
+        tokens = inputs["input_ids"].shape[1]
+        length = next((one for one in fixed if one >= tokens), tokens)
+        made = {
+            key: value[:, :tokens] if has_token_axis(key, value.ndim) else value
+            for key, value in _run(model, pad(inputs, length)).items()
+        }
+    return {key: np.ascontiguousarray(cut(value)) for key, value in made.items()}
 
 
 def _run(model: Model, inputs: Arrays) -> Arrays:
@@ -203,17 +211,17 @@ def cut(output: np.ndarray) -> np.ndarray:
 
 def damage(model: Model) -> Iterator[tuple[str, Model]]:
     """Copies of a model, each broken in one way that a converter might break it in, small and gross."""
-    broken = copy.deepcopy(model)
+    broken = duplicate(model)
     word = broken.encoder.get_submodule("embeddings.word")
     # The word embeddings alone: a tied output embedding keeps its rows, or it would shift back what this shifts.
     word.weight = torch.nn.Parameter(word.get_parameter("weight").roll(1, 0), requires_grad=False)
     yield "word embeddings shifted by one row", broken
-    broken = copy.deepcopy(model)
+    broken = duplicate(model)
     down = _last_layer(broken).get_submodule("down")
     down.weight = torch.nn.Parameter(-down.get_parameter("weight"), requires_grad=False)
     yield "last layer's feed-forward negated", broken
     # Gross enough to be seen at any tolerance, whatever the head makes of it.
-    broken = copy.deepcopy(model)
+    broken = duplicate(model)
     norm = _last_layer(broken).get_submodule("norm")
     norm.weight = torch.nn.Parameter(-norm.get_parameter("weight"), requires_grad=False)
     yield "last norm's scale negated", broken
@@ -259,7 +267,7 @@ def _single(tokenizer: Tokenizer | None, length: int) -> Arrays:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros((1, length), np.int32)}
 
 
-def _pad(inputs: Arrays, length: int, pad_id: int) -> Arrays:
+def pad(inputs: Arrays, length: int, pad_id: int = 0) -> Arrays:
     """Pad rows further on the right."""
     more = ((0, 0), (0, length - inputs["input_ids"].shape[1]))
     return {
@@ -267,5 +275,6 @@ def _pad(inputs: Arrays, length: int, pad_id: int) -> Arrays:
     }
 
 
-def _join(parts: list[Arrays]) -> Arrays:
+def join(parts: list[Arrays]) -> Arrays:
+    """Rows of several batches, all as long."""
     return {key: np.concatenate([part[key] for part in parts]).astype(np.int32) for key in parts[0]}

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from edgebert.gate.faithful import Made
-from edgebert.gate.golden import Golden, answer_rows
+from edgebert.gate.golden import Golden
 from edgebert.gate.parity import TOLERANCES, compare, padded
 from edgebert.models import Model
-from edgebert.models.signature import Arrays
 from edgebert.quantization.observers import Samples, observe
 from edgebert.quantization.recipes import Recipe
 from edgebert.report import Tolerance
@@ -36,7 +35,7 @@ Ranges = dict[str, tuple[float, float]]  # the name of a layer to the least and 
 
 
 def tolerance(
-    made: Made, carrying: Model, packed: Set[str], golden: Golden, target: str, recipe: Recipe, samples: Samples = ()
+    made: Made, carrying: Model, packed: Set[str], golden: Golden, recipe: Recipe, samples: Samples = ()
 ) -> Tolerance:
     """What is due from a file: not much less than torch with its rounding; for float the table's row.
 
@@ -45,20 +44,20 @@ def tolerance(
         carrying: the lowered model with the file's numbers for its weights.
         packed: names of the weights that the file has as integers.
         golden: inputs with the model's answers in float.
-        target: key of the table.
         recipe: the file's.
         samples: inputs int32 (1, T) that a static recipe's scales were chosen on.
     """
-    least = TOLERANCES[target, recipe.name]
+    least = TOLERANCES[made.target, recipe.name]
     if recipe.weight_bits == 32:
         return least
     rounds = recipe.activation_bits == 8
     margin, reason = (BEFOREHAND if recipe.static else AS_THEY_COME) if rounds else EXACT
     packed = packed if rounds else set[str]()
-    by_row = target in BY_ROW and not recipe.static
+    by_row = made.target in BY_ROW and not recipe.static
     batches = (*golden.batches, golden.types)
     ranges = _ranges(carrying, packed, samples[:: max(len(samples) // SAMPLES, 1)]) if recipe.static else {}
-    told = answers(carrying, [batch.inputs for batch in batches], packed, by_row, made.fixed, ranges)
+    with rounding(carrying, packed, by_row, ranges):
+        told = [made.answers(carrying, batch.inputs) for batch in batches]
     reached = min(
         compare([batch.expected[name]], [one[name]], [batch.inputs["attention_mask"]], name, least).sqnr_db
         for batch, one in zip(batches, told, strict=True)
@@ -75,30 +74,20 @@ def tolerance(
     return Tolerance(due, least.min_label_agreement, why)
 
 
-def answers(
-    model: Model, inputs: list[Arrays], packed: Set[str], by_row: bool, fixed: tuple[int, ...], ranges: Ranges
-) -> list[Arrays]:
-    """Torch's answers to batches, with the inputs of some layers rounded to 8 bits.
+@contextmanager
+def rounding(model: Model, packed: Set[str], by_row: bool, ranges: Ranges) -> Iterator[None]:
+    """Round what enters the products whose weights are integers to 8 bits, each entry of a batch for itself.
 
     Args:
-        model: the rewritten model with the file's numbers for weights.
-        inputs: batches (B, T); each row is run by itself.
+        model: the lowered model with the file's numbers for weights.
         packed: names of the weights that the file has as integers; layers with these round their inputs.
-        by_row: each row of a linear layer's input has a scale, and each entry of a convolution's; else all have one.
-        fixed: lengths that rows are padded to; none where they come as they are.
+        by_row: each row of a linear layer's input has a scale; else all of an entry have one.
         ranges: what is not cut off of the inputs of layers with a scale chosen beforehand.
     """
-    with _rounding(model, packed, by_row, ranges):
-        return [answer_rows(model, one, fixed) for one in inputs]
-
-
-@contextmanager
-def _rounding(model: Model, packed: Set[str], by_row: bool, ranges: Ranges) -> Iterator[None]:
-    """Round what enters the products whose weights are integers."""
     hooks = []
     for name, module in _products(model, packed):
-        axes = None if not by_row else (-1,) if isinstance(module, nn.Linear) else (1, 2, 3)
-        how = partial(round_input, axes=axes, within=ranges.get(name))
+        along = -1 if by_row and isinstance(module, nn.Linear) else 1
+        how = partial(round_input, along=along, within=ranges.get(name))
         hooks.append(module.register_forward_pre_hook(lambda _, given, how=how: (how(given[0]),)))
     try:
         yield
@@ -128,10 +117,10 @@ def _ranges(model: Model, packed: Set[str], samples: Samples) -> Ranges:
     return found
 
 
-def round_input(x: Tensor, axes: tuple[int, ...] | None = None, within: tuple[float, float] | None = None) -> Tensor:
-    """8 bits with a scale and a zero point for all numbers along some axes, or for a whole input, or cut to a range."""
+def round_input(x: Tensor, along: int = 0, within: tuple[float, float] | None = None) -> Tensor:
+    """8 bits with one scale and zero point for all numbers from an axis on, or what a range leaves of them."""
     x = x if within is None else x.clamp(*within)
-    axes = tuple(range(x.dim())) if axes is None else axes
+    axes = tuple(range(along % x.dim(), x.dim()))
     low, high = x.amin(axes, keepdim=True).clamp(max=0), x.amax(axes, keepdim=True).clamp(min=0)
     if within is not None:
         low, high = (torch.full_like(low, end) for end in within)

@@ -172,29 +172,36 @@ def _narrow(constant: Constant) -> bool:
     """Whether a packed constant's steps are no wider than its rows need: integers reach up to where they can."""
     if constant.bits > 8:
         return True
-    step = np.abs(np.broadcast_to(constant.step, constant.values.shape)).astype(np.float32)
+    step = np.abs(np.asarray(constant.step, np.float32))
     needed = (2 ** (constant.bits - 1) - 1) / WIDEST
     # A scale is that of an entry of one axis, or of blocks along the last.
-    shape = np.shape(constant.step)
-    split = [axis for axis, size in enumerate(shape) if size > 1]
-    lead = split[0] if split and shape != constant.values.shape else 0
+    split = [axis for axis, size in enumerate(step.shape) if size > 1]
+    lead = split[0] if split and step.shape != constant.values.shape else 0
     axes = tuple(axis for axis in range(constant.values.ndim) if axis != lead)
-    reach = (np.abs(constant.values) / np.maximum(step, np.finfo(np.float32).tiny)).max(axes)
+    sizes = np.abs(constant.values)
+    if step.ndim == sizes.ndim and all(step.shape[axis] == 1 for axis in axes):  # before the division, which is slower
+        sizes = sizes.max(axes, keepdims=True)
+    step = np.broadcast_to(step, sizes.shape)
+    reach = (sizes / np.maximum(step, np.finfo(np.float32).tiny)).max(axes)
     return bool(((reach >= needed) | (step.max(axes) <= LEAST)).all())
 
 
 def _right(numbers: np.ndarray, values: np.ndarray, step: np.ndarray, bits: int) -> bool:
     """Whether stored numbers are those of a parameter, as near as their steps allow."""
-    if not np.isfinite(values).all():
-        return False
-    off, step = np.abs(values - numbers), np.abs(step)  # a block of 4 bits may count downwards
     if bits < 8:
-        square = np.square(off / np.maximum(step, np.finfo(np.float32).tiny)).reshape(len(numbers), -1).mean(1)
+        squares = np.square((values - numbers) / np.maximum(np.abs(step), np.finfo(np.float32).tiny))
+        square = squares.reshape(len(numbers), -1).mean(1)
         return bool(square.mean() <= CHOSEN and square.max() <= CHOSEN_ROW)
+    off = np.asarray(values - numbers)
+    np.abs(off, out=off)
+    # Of a scale for each row there is one number a row: a whole table of it takes longer than all the rest.
+    step = np.abs(step[tuple(slice(1 if stride == 0 else None) for stride in step.strides)])
     room = SUMMED * float(np.abs(numbers).max(initial=0))
     if step.dtype == np.float16:
-        step, room = step.astype(np.float32), room + HALVED * np.abs(numbers)
-    return bool((off <= NEAREST * step + room).all())
+        step = step.astype(np.float32)
+        off -= HALVED * np.abs(numbers)
+    off -= NEAREST * step
+    return bool(off.max(initial=0) <= room)
 
 
 def _off(numbers: np.ndarray, constant: Constant) -> str:

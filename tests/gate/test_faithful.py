@@ -54,8 +54,8 @@ def checked(
     with code():
         artifact = exporter.export(broken, how, LENGTHS, folder / f"model{SUFFIXES[target]}", (), samples())
     lowered = exporter.lower(model, how, LENGTHS[-1], (), USUAL if pair in WHERE else None)
-    made = Made(artifact.path, model, lowered, origins(model, lowered), LENGTHS, artifact.dynamic)
-    checks, *_ = faithful.check(made, target)
+    made = Made(artifact.path, model, lowered, origins(model, lowered), LENGTHS, artifact.dynamic, target)
+    checks, *_ = faithful.check(made)
     found: dict[str, list[Check]] = {}
     for check in checks:
         found.setdefault(check.name, []).append(check)
