@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from types import UnionType
 from typing import Any, get_args, get_origin
 
+from edgebert.answers.reading import ACTIVATIONS, Reading
 from edgebert.errors import EdgebertError, InputError
 from edgebert.files import JSON_BYTES, check_file, is_file, parse_json, sha256
 from edgebert.files import read as read_file
@@ -25,7 +26,7 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 TOKENIZER = "tokenizer.json"
 FORMAT = "edgebert-bundle"
-VERSION = 4
+VERSION = 5
 SEAL, BLANK = "sha256", "0" * 64
 
 
@@ -35,7 +36,7 @@ class Manifest:
 
     Attributes:
         format: always `edgebert-bundle`.
-        version: of this layout; 4.
+        version: of this layout; 5.
         family: the architecture, as in Hugging Face's `model_type`.
         source: folder, hub name or preset that the model came from.
         weights_sha256: of the source weights; `random, seed N` for random ones.
@@ -51,6 +52,8 @@ class Manifest:
         pad_id: fills a sentence up.
         padding_invariant: whether the model answers the same when a sentence is padded further.
         labels: names of the classes; empty where the task has none.
+        reading: how logits become an answer, so that every app gives the same; the fields of
+            `edgebert.answers.reading.Reading`, where each is explained.
         model_file: name of the model file.
         inputs: name, dtype and shape of each input at the longest length, -1 for a free axis.
         outputs: the same of each output.
@@ -85,6 +88,7 @@ class Manifest:
     pad_id: int
     padding_invariant: bool
     labels: list[str]
+    reading: dict[str, Any]
     model_file: str
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
@@ -146,6 +150,7 @@ INSIDE: Mapping[str, Any] = {
     "files": dict[str, _File],
     "graph": _Graph,
     "parity": _Verdict | None,
+    "reading": Reading,
 }
 
 
@@ -237,6 +242,7 @@ def _typed(raw: dict[str, Any], path: Path) -> Manifest:
         raise InputError(f"{path}: lengths={lengths}; ascending positive integers are needed: export the bundle again.")
     manifest = Manifest(**raw)
     _check_model(manifest, path)
+    _check_reading(manifest, path)
     return manifest
 
 
@@ -271,6 +277,13 @@ def _check_model(manifest: Manifest, path: Path) -> None:
     named = list(config.labels) if "classification" in manifest.task else []
     if manifest.vocab_size != config.vocab_size or manifest.labels != named or not 0 <= manifest.pad_id < LARGEST:
         raise InputError(f"{path}: vocab_size, pad_id or labels are not its config's: export the bundle again.")
+
+
+def _check_reading(manifest: Manifest, path: Path) -> None:
+    """Raise InputError unless answers can be read as the manifest says."""
+    names = {field.name for field in fields(Reading)}
+    if set(manifest.reading) != names or manifest.reading["activation"] not in ACTIVATIONS:
+        raise InputError(f"{path}: reading does not say how logits become an answer: export the bundle again.")
 
 
 def _verify(folder: Path, name: str, said: dict[str, Any]) -> None:

@@ -1,16 +1,18 @@
 """An open bundle: text in, the task's answer out."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from edgebert import bundle
+from edgebert.answers import classes, entities, pieces, spans
+from edgebert.answers.reading import Reading
 from edgebert.bundle.generate import Generated, greedy
 from edgebert.bundle.manifest import Manifest
 from edgebert.errors import InputError, MissingDependency
@@ -19,8 +21,6 @@ from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.session import EDITED, Facts, Session
 from edgebert.tokenizers import tokenizer
 from edgebert.tokenizers.tokenizer import Encoding, Tokenizer
-
-TOP = 5
 
 # What answers are made of, and its rank, where that is not `logits` for each token.
 OUTPUTS = {
@@ -61,18 +61,30 @@ class Bundle:
         check_ids(inputs, self.manifest.vocab_size)
         return self.session.run(inputs)
 
-    def predict(self, text: str, *pairs: str) -> dict[str, Any]:
+    @overload
+    def predict(self, text: str, *pairs: str) -> dict[str, Any]: ...
+
+    @overload
+    def predict(self, text: Sequence[str | Sequence[str]]) -> list[dict[str, Any]]: ...
+
+    def predict(self, text: str | Sequence[str | Sequence[str]], *pairs: str) -> dict[str, Any] | list[dict[str, Any]]:
         """Answer a text the way its task does; values are plain and go into JSON as they are.
 
+        Each answer has `truncated`, whether the text was cut to the longest length, and `token_count`, how many tokens
+        it has. The rest is what the task's own verb gives: `classify`, `entities`, `answer`, `choose`, `fill`, `embed`
+        or `similarity`.
+
         Args:
-            text: a sentence, a question, or a prompt.
+            text: a sentence, a question, or a prompt; or for a list of answers a list of them, or of (text, pair, ...).
             pairs: the second text where the task takes one: the context of a question, or the choices to score.
 
         Raises:
-            InputError: the bundle has no tokenizer, or the task takes another number of texts.
+            InputError: the bundle has no tokenizer, the task takes another number of texts, or one has no words.
         """
-        if self.tokenizer is None:
-            raise InputError(f"{self.folder} has no tokenizer.json (its model came without one): call run() with ids.")
+        if not isinstance(text, str):
+            if pairs:
+                raise InputError("a list of texts holds the second texts too: pass (text, pair) in it.")
+            return [self.predict(*((one,) if isinstance(one, str) else one)) for one in text]
         task = self.manifest.task
         least, most = {"question-answering": (1, 1), "multiple-choice": (2, 1 << 30)}.get(task, (0, 1))
         if not least <= len(pairs) <= most:
@@ -80,16 +92,104 @@ class Bundle:
                 task, "at most one"
             )
             raise InputError(f"{len(pairs)} further texts for {task}, which takes {wanted}: pass it with --pair.")
-        longest = self.manifest.lengths[-1]
-        texts: list[str | tuple[str, str]] = [(text, pair) for pair in pairs] if pairs else [text]
-        encodings = [self.tokenizer.encode(text, pair, max_length=longest) for pair in pairs or (None,)]
+        return ANSWERS[task](self, text, *pairs)
+
+    def classify(self, text: str, pair: str | None = None) -> dict[str, Any]:
+        """A text's or pair's labels; see `edgebert.answers.classes.classify`."""
+        self._only("sequence-classification")
+        _, outputs, told = self._ask([(text, pair)])
+        return classes.classify(outputs["logits"][0], self.manifest.labels, self.reading) | told
+
+    def choose(self, text: str, *choices: str) -> dict[str, Any]:
+        """Which of several texts goes best with one; see `edgebert.answers.classes.choose`."""
+        self._only("multiple-choice")
+        _, outputs, told = self._ask([(text, choice) for choice in choices])
+        return classes.choose(outputs["logits"][:, 0], choices, self.reading) | told
+
+    def entities(self, text: str, pair: str | None = None) -> dict[str, Any]:
+        """The tokens, words and entities of a text; see `edgebert.answers.entities.find`."""
+        self._only("token-classification")
+        encodings, outputs, told = self._ask([(text, pair)])
+        words = self._words()
+        logits = outputs["logits"][0]
+        return entities.find(text, encodings[0], logits, self.manifest.labels, self.reading, words) | told
+
+    def answer(self, question: str, context: str, may_be_none: bool = False) -> dict[str, Any]:
+        """Where in a context of any length the answer stands; see `edgebert.answers.spans.answer`.
+
+        A context that is too long is read in windows, with the whole question in each.
+        """
+        self._only("question-answering")
+        words, longest = self._words(), self.manifest.lengths[-1]
+        _check_words(words, question)
+        stride = min(longest // 2, self.reading.stride or 0)
+        windows = words.windows(question, context, longest, stride)
+        outputs = self._run(windows)
+        found = spans.answer(
+            context, windows, list(outputs["start_logits"]), list(outputs["end_logits"]), self.reading, may_be_none
+        )
+        return found | {"truncated": False, "token_count": len(words.encode(question, context).ids)}
+
+    def fill(self, text: str, pair: str | None = None) -> dict[str, Any]:
+        """The likeliest pieces for each [MASK], or after a prompt; see `edgebert.answers.pieces`."""
+        self._only("masked-lm", "causal-lm")
+        (encoding,), outputs, told = self._ask([(text, pair)])
+        words, logits = self._words(), outputs["logits"][0]
+        if self.manifest.task == "causal-lm":
+            return pieces.next_piece(encoding, logits, self.reading, words) | told
+        return pieces.fill(encoding, logits, self.reading, words, told["token_count"]) | told
+
+    def replaced(self, text: str, pair: str | None = None) -> dict[str, Any]:
+        """How much each token looks replaced."""
+        self._only("replaced-token-detection")
+        (encoding,), outputs, told = self._ask([(text, pair)])
+        return pieces.replaced(encoding, outputs["logits"][0], self.reading) | told
+
+    def states(self, text: str, pair: str | None = None) -> dict[str, Any]:
+        """The encoder's output: its `shape`, and the `mean` over the text's own tokens."""
+        self._only("base")
+        (encoding,), outputs, told = self._ask([(text, pair)])
+        states = outputs["last_hidden_state"][0, : len(encoding.ids)]
+        return {"shape": list(states.shape), "mean": states.mean(0).tolist()} | told
+
+    @property
+    def reading(self) -> Reading:
+        """How its logits become an answer."""
+        return Reading(**self.manifest.reading)
+
+    def _only(self, *tasks: str) -> None:
+        """Raise InputError unless the bundle is for one of these tasks."""
+        if self.manifest.task not in tasks:
+            raise InputError(f"{self.folder} is for {self.manifest.task}, and this is for {' and '.join(tasks)}.")
+
+    def _words(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise InputError(f"{self.folder} has no tokenizer.json (its model came without one): call run() with ids.")
+        return self.tokenizer
+
+    def _ask(self, texts: Sequence[tuple[str, str | None]]) -> tuple[list[Encoding], Arrays, dict[str, Any]]:
+        """Run texts and pairs, cut where they are too long.
+
+        Returns:
+            The texts as they were run, the outputs, and what an answer tells of its text.
+        """
+        words, longest = self._words(), self.manifest.lengths[-1]
+        for parts in texts:
+            _check_words(words, *(part for part in parts if part is not None))
+        whole = [words.encode(text, pair) for text, pair in texts]
+        given = max(len(encoding.ids) for encoding in whole)
+        cut = whole if given <= longest else [words.encode(text, pair, longest) for text, pair in texts]
+        return cut, self._run(cut), {"truncated": given > longest, "token_count": given}
+
+    def _run(self, encodings: Sequence[Encoding]) -> Arrays:
+        """The outputs of encoded texts, none of them too long."""
         needed = max(len(encoding.ids) for encoding in encodings)
         # Filled up here, with the tokenizer's own padding: a ConvBERT's convolutions see it.
         length = needed if self.manifest.dynamic else next(n for n in self.manifest.lengths if n >= needed)
         types = self.manifest.config.get("type_vocab_size", 1)  # a config without the field has no token types
-        outputs = self.run(limit_types(self.tokenizer.batch(texts, length=length), types))
+        outputs = self.run(limit_types(self._words().stack(encodings, length), types))
         self._check(outputs)
-        return ANSWERS[task](self, encodings, outputs, pairs)
+        return outputs
 
     def _check(self, outputs: Arrays) -> None:
         """See that the file answers as its manifest says that it does."""
@@ -182,110 +282,21 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)[:2]]
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
-    out: np.ndarray = shifted / shifted.sum()
-    return out
+def _check_words(words: Tokenizer, *texts: str) -> None:
+    """Raise InputError where a text has nothing in it to answer for."""
+    for text in texts:
+        if len(words.encode(text).ids) == 2:
+            raise InputError(f"the text {text!r:.40} has no words: there is nothing to answer.")
 
 
-def _top(logits: np.ndarray) -> list[tuple[int, float]]:
-    """The most likely classes and their probabilities, likeliest first."""
-    scores = _softmax(logits)
-    return [(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")[:TOP]]
-
-
-def _ranked(names: Sequence[str], logits: np.ndarray) -> list[dict[str, Any]]:
-    return [{"label": names[i], "score": score} for i, score in _top(logits)]
-
-
-def _classes(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: Sequence[str]) -> dict[str, Any]:
-    ranked = _ranked(opened.manifest.labels, outputs["logits"][0])
-    return {"label": ranked[0]["label"], "score": ranked[0]["score"], "labels": ranked}
-
-
-def _choices(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: Sequence[str]) -> dict[str, Any]:
-    scores = _softmax(outputs["logits"][:, 0])
-    best = int(scores.argmax())
-    return {"choice": best, "label": pairs[best], "score": float(scores[best]), "scores": scores.tolist()}
-
-
-def _tokens(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: Sequence[str]) -> dict[str, Any]:
-    encoding = encodings[0]
-    entries = [
-        {"token": token, "start": start, "end": end, **_ranked(opened.manifest.labels, logits)[0]}
-        for token, (start, end), special, logits in zip(
-            encoding.tokens, encoding.offsets, encoding.special_tokens_mask, outputs["logits"][0], strict=False
-        )
-        if not special
-    ]
-    return {"tokens": entries}
-
-
-def _replaced(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: Sequence[str]) -> dict[str, Any]:
-    encoding = encodings[0]
-    chances = 1 / (1 + np.exp(-outputs["logits"][0, :, 0].astype(np.float64)))
-    entries = [
-        {"token": token, "start": start, "end": end, "score": float(chance)}
-        for token, (start, end), special, chance in zip(
-            encoding.tokens, encoding.offsets, encoding.special_tokens_mask, chances, strict=False
-        )
-        if not special
-    ]
-    return {"tokens": entries}
-
-
-def _span(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: Sequence[str]) -> dict[str, Any]:
-    encoding = encodings[0]
-    # The answer stands in the context: second type, no special token.
-    inside = [
-        bool(kind) and not special
-        for kind, special in zip(encoding.token_type_ids, encoding.special_tokens_mask, strict=True)
-    ]
-    n = len(inside)
-    start = np.where(inside, outputs["start_logits"][0][:n], -np.inf)
-    end = np.where(inside, outputs["end_logits"][0][:n], -np.inf)
-    if not any(inside):
-        raise InputError("the context has no words to find an answer in: pass some with --pair.")
-    scores = np.triu(start[:, None] + end[None, :])
-    scores[np.tril_indices(n, -1)] = -np.inf
-    first, last = np.unravel_index(int(scores.argmax()), scores.shape)
-    a, b = encoding.offsets[first][0], encoding.offsets[last][1]
-    return {"answer": pairs[0][a:b], "start": a, "end": b, "score": float(scores[first, last])}
-
-
-def _fill(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: Sequence[str]) -> dict[str, Any]:
-    words = opened.tokenizer
-    assert words is not None
-    ids = encodings[0].ids
-    causal = opened.manifest.task == "causal-lm"
-    # A causal model continues after the last piece of the text; the closing [SEP] is no part of it.
-    places = [len(ids) - 2] if causal else [i for i, token in enumerate(ids) if token == words.mask_id]
-    if not places:
-        raise InputError("the text has no [MASK] to fill: put one where a word is wanted.")
-    filled = [
-        # Rows above the tokenizer's vocabulary only fill the table up to a round size.
-        [
-            {"label": words.decode([i], skip_special_tokens=False), "score": score}
-            for i, score in _top(outputs["logits"][0, place, : words.vocab_size])
-        ]
-        for place in places
-    ]
-    return {"label": filled[0][0]["label"], "score": filled[0][0]["score"], "words": filled}
-
-
-def _embedding(opened: Bundle, encodings: list[Encoding], outputs: Arrays, pairs: Sequence[str]) -> dict[str, Any]:
-    states = outputs["last_hidden_state"][0]
-    return {"shape": list(states.shape), "mean": states.mean(0).tolist()}
-
-
-# What each task makes of its outputs.
-ANSWERS = {
-    "base": _embedding,
-    "masked-lm": _fill,
-    "causal-lm": _fill,
-    "sequence-classification": _classes,
-    "multiple-choice": _choices,
-    "token-classification": _tokens,
-    "replaced-token-detection": _replaced,
-    "question-answering": _span,
+# The verb of each task.
+ANSWERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "base": Bundle.states,
+    "masked-lm": Bundle.fill,
+    "causal-lm": Bundle.fill,
+    "sequence-classification": Bundle.classify,
+    "multiple-choice": Bundle.choose,
+    "token-classification": Bundle.entities,
+    "replaced-token-detection": Bundle.replaced,
+    "question-answering": Bundle.answer,
 }

@@ -5,6 +5,7 @@ as it was saved, and answered by `predict`, whose labels are to be those that to
 """
 
 from dataclasses import replace
+from typing import Any
 
 from edgebert.bundle.manifest import Manifest
 from edgebert.bundle.opened import Bundle
@@ -70,7 +71,7 @@ def _predicted(opened: Bundle, source: Checkpoint, tolerance: Tolerance) -> Chec
         except InputError as error:
             return Check(name, False, str(error))
         by_token = source.model.task == "token-classification"
-        found = [entry["label"] for entry in told["tokens"]] if by_token else [told["label"]]
+        found = [entry["label"] for entry in told["tokens"]] if by_token else [_first(opened, told)]
         rows = logits[1 : 1 + len(found)] if by_token else logits[None]
         for label, row in zip(found, rows, strict=True):
             first, second = sorted(row)[::-1][:2] if len(row) > 1 else (row[0], -float("inf"))
@@ -80,6 +81,12 @@ def _predicted(opened: Bundle, source: Checkpoint, tolerance: Tolerance) -> Chec
                 if label != wanted:
                     return Check(name, False, f"{text[0]!r:.60} is {label!r}, and {wanted!r} in torch")
     return Check(name, True, f"{asked} that torch decides")
+
+
+def _first(opened: Bundle, told: dict[str, Any]) -> str:
+    """The label with the highest score, also where several may apply."""
+    scores = told.get("scores")
+    return str(opened.manifest.labels[scores.index(max(scores))] if scores else told["label"])
 
 
 def due(manifest: Manifest) -> Tolerance:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgebert.answers import reading
 from edgebert.artifact import Artifact
 from edgebert.bundle.manifest import FORMAT, GOLDEN, TOKENIZER, VERSION, Manifest, describe_files
 from edgebert.checkpoints.checkpoint import Checkpoint
@@ -61,6 +62,7 @@ def write_bundle(
         pad_id=source.tokenizer.pad_id if source.tokenizer else 0,
         padding_invariant=model.family.padding_invariant,
         labels=list(model.config.labels) if "classification" in model.task else [],
+        reading=asdict(reading.of(model.task, len(model.config.labels), source.raw_config)),
         model_file=artifact.path.name,
         inputs=[asdict(spec) for spec in facts.inputs],
         outputs=[asdict(spec) for spec in facts.outputs],

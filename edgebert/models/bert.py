@@ -31,6 +31,7 @@ class BertConfig:
     pad_token_id: int = 0
     tie_word_embeddings: bool = True
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
+    pooling: heads.Pooling = heads.MEAN
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together."""
@@ -144,6 +145,7 @@ BERT = Family(
     encoder=BertEncoder,
     heads={
         "base": lambda c: heads.Base(heads.Pooler(c.hidden_size)),
+        "sentence-embedding": lambda c: heads.SentenceEmbedding(c.hidden_size, c.max_position_embeddings, c.pooling),
         "masked-lm": lambda c: heads.LanguageModel(
             c.hidden_size, c.hidden_size, c.vocab_size, activation(c.hidden_act), c.layer_norm_eps
         ),
@@ -167,6 +169,7 @@ BERT = Family(
     encoder_weights=LAYER_WEIGHTS,
     head_weights={
         "base": {"pooler.dense": "pooler.dense"},
+        "sentence-embedding": heads.DENSE_WEIGHTS,
         "masked-lm": {
             "cls.predictions.transform.dense": "dense",
             "cls.predictions.transform.LayerNorm": "norm",

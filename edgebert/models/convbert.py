@@ -46,6 +46,7 @@ class ConvBertConfig:
     summary_use_proj: bool = False
     summary_activation: str = ""
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
+    pooling: heads.Pooling = heads.MEAN
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together."""
@@ -219,6 +220,7 @@ CONVBERT = Family(
     encoder=ConvBertEncoder,
     heads={
         "base": lambda c: heads.Base(),
+        "sentence-embedding": lambda c: heads.SentenceEmbedding(c.hidden_size, c.max_position_embeddings, c.pooling),
         "masked-lm": lambda c: heads.LanguageModel(
             c.hidden_size, c.embedding_size, c.vocab_size, activation("gelu"), c.layer_norm_eps
         ),
@@ -262,6 +264,7 @@ CONVBERT = Family(
     },
     head_weights={
         "base": {},
+        "sentence-embedding": heads.DENSE_WEIGHTS,
         "masked-lm": {
             "generator_predictions.dense": "dense",
             "generator_predictions.LayerNorm": "norm",

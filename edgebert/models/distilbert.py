@@ -35,6 +35,7 @@ class DistilBertConfig:
     pad_token_id: int = 0
     tie_word_embeddings: bool = True
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
+    pooling: heads.Pooling = heads.MEAN
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together."""
@@ -105,6 +106,7 @@ DISTILBERT = Family(
     encoder=DistilBertEncoder,
     heads={
         "base": lambda c: heads.Base(),
+        "sentence-embedding": lambda c: heads.SentenceEmbedding(c.dim, c.max_position_embeddings, c.pooling),
         "masked-lm": lambda c: heads.LanguageModel(c.dim, c.dim, c.vocab_size, activation(c.activation), EPS),
         "sequence-classification": lambda c: _classifier(c, len(c.labels)),
         "multiple-choice": lambda c: _classifier(c, 1),
@@ -135,6 +137,7 @@ DISTILBERT = Family(
     },
     head_weights={
         "base": {},
+        "sentence-embedding": heads.DENSE_WEIGHTS,
         "masked-lm": {"vocab_transform": "dense", "vocab_layer_norm": "norm", "vocab_projector": "decoder"},
         "sequence-classification": _CLASSIFIER_WEIGHTS,
         "multiple-choice": _CLASSIFIER_WEIGHTS,

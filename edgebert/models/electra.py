@@ -41,6 +41,7 @@ class ElectraConfig:
     summary_use_proj: bool = True
     summary_activation: str = "gelu"
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
+    pooling: heads.Pooling = heads.MEAN
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together."""
@@ -118,6 +119,7 @@ ELECTRA = Family(
     encoder=ElectraEncoder,
     heads={
         "base": lambda c: heads.Base(),
+        "sentence-embedding": lambda c: heads.SentenceEmbedding(c.hidden_size, c.max_position_embeddings, c.pooling),
         "masked-lm": _language_model,
         "causal-lm": _language_model,
         "sequence-classification": lambda c: heads.Classifier(
@@ -142,6 +144,7 @@ ELECTRA = Family(
     encoder_weights={**LAYER_WEIGHTS, "embeddings_project": "project"},
     head_weights={
         "base": {},
+        "sentence-embedding": heads.DENSE_WEIGHTS,
         "masked-lm": _LANGUAGE_MODEL_WEIGHTS,
         "causal-lm": _LANGUAGE_MODEL_WEIGHTS,
         "sequence-classification": {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"},

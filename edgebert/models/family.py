@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgebert.errors import InputError, Unsupported
 from edgebert.models.config import PARAMETERS
-from edgebert.models.heads import Outputs
+from edgebert.models.heads import Outputs, SentenceEmbedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Family:
     What the rest of the project reads of a family, and a test holds each one to:
 
     - the config: `vocab_size`, `max_position_embeddings`, `type_vocab_size` (1 where token types are ignored),
-      `pad_token_id`, `tie_word_embeddings`, `initializer_range`, `labels`, and the field that `depth` names;
+      `pad_token_id`, `tie_word_embeddings`, `initializer_range`, `labels`, `pooling`, and the field that `depth` names;
     - the encoder is embeddings, then `project` where it has one, then `layers` under one additive mask, which with
       `causal` (a bool, where the family can be causal) also hides what comes after a token;
     - `encoder.embeddings` has `word` and `position` (nn.Embedding), `token_type` where there are token types, and
@@ -111,7 +111,9 @@ class Model(nn.Module):
             choices, tokens = input_ids.shape[1:]
             flat = (part.reshape(-1, tokens) for part in (input_ids, mask, types))
             return {"logits": self.head(self.encoder(*flat))["logits"].reshape(-1, choices)}
-        out: Outputs = self.head(self.encoder(input_ids, mask, types))
+        hidden = self.encoder(input_ids, mask, types)
+        pools = isinstance(self.head, SentenceEmbedding)
+        out: Outputs = self.head(hidden, mask) if pools else self.head(hidden)
         return out
 
     @torch.no_grad()

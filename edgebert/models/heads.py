@@ -1,13 +1,24 @@
 """The task heads, written once for all families. Each maps hidden states (B, T, C) to named outputs."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from edgebert.models.layers import activation
+from edgebert.models.layers import MASKED, activation, additive_mask
 
 Outputs = dict[str, Tensor]
+
+# How sentence-transformers pools, by the words that a config here has for it.
+MODES = ("cls", "max", "mean", "last")
+# Added to the score of a token for each one before it, so that a softmax takes the last: the least whole numbers that
+# half precision holds apart up to 65,504, which is 2,047 tokens.
+LATER = 32.0
+# A vector's squared length counts as no less: half precision has no smaller normal number.
+SHORTEST = 2.0**-14
+# The names that a checkpoint's reader gives the layers of sentence-transformers' Dense modules, which have files each.
+DENSE_WEIGHTS = {"dense.{}.linear": "dense.{}"}
 
 # What `Summary` knows of transformers' `summary_type`.
 SUMMARIES = ("first", "last", "mean")
@@ -137,3 +148,90 @@ class QuestionAnswering(nn.Module):
         """Score each token as the answer's first and last."""
         span = self.span(hidden)  # (B, T, 2)
         return {"start_logits": span[:, :, 0], "end_logits": span[:, :, 1]}
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A layer on a pooled vector.
+
+    Attributes:
+        width: of its output.
+        bias: whether it has one.
+        activation: a name of `layers.ACTIVATIONS`, or empty for none.
+    """
+
+    width: int
+    bias: bool = True
+    activation: str = "tanh"
+
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    """How hidden states become a sentence's vector, as the modules of sentence-transformers say.
+
+    Attributes:
+        modes: of MODES; several are joined one after the other.
+        dense: layers after that.
+        normalize: whether the vector's length becomes 1.
+        prompt: what stands before each text.
+        skipped: tokens at the start, [CLS] and the prompt's, that `mean` and `max` and `last` do not count.
+    """
+
+    modes: tuple[str, ...] = ("mean",)
+    dense: tuple[Dense, ...] = ()
+    normalize: bool = True
+    prompt: str = ""
+    skipped: int = 0
+
+
+MEAN = Pooling()  # what sentence-transformers does with an encoder that says nothing, but for the length
+
+
+class SentenceEmbedding(nn.Module):
+    """One vector for each row: `sentence_embedding` (B, D), of hidden states (B, T, C) and the attention mask (B, T).
+
+    A mean is a product with a softmax of the mask, and the last token's states one with a softmax that grows from token
+    to token: every runtime has both, and nothing is divided by a count.
+    """
+
+    def __init__(self, width: int, positions: int, pooling: Pooling) -> None:
+        super().__init__()
+        self.pooling = pooling
+        widths = [width * len(pooling.modes), *(layer.width for layer in pooling.dense)]
+        self.dense = nn.ModuleList(
+            nn.Linear(before, layer.width, layer.bias) for before, layer in zip(widths, pooling.dense, strict=False)
+        )
+        self.acts = [activation(layer.activation) if layer.activation else nn.Identity() for layer in pooling.dense]
+        place = torch.arange(positions, dtype=torch.float32, device="cpu")
+        self.register_buffer("place", (place + 1) * LATER, persistent=False)
+        self.register_buffer("prompt", (place < pooling.skipped).float() * MASKED, persistent=False)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Outputs:
+        """Pool (B, T, C) into (B, D)."""
+        x = torch.cat([self.pool(mode, hidden, attention_mask) for mode in self.pooling.modes], dim=-1)
+        for layer, act in zip(self.dense, self.acts, strict=True):
+            x = act(layer(x))
+        return {"sentence_embedding": self.to_length(x, -1)}
+
+    def pool(self, mode: str, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """One way to pool (B, T, C) into (B, C)."""
+        if mode == "cls":
+            return hidden[:, 0]
+        scores = self.scores(mode, attention_mask, hidden.dtype)  # (B, 1, T)
+        if mode == "max":
+            return (hidden + scores.transpose(1, 2)).amax(1)
+        return (torch.softmax(scores, dim=-1) @ hidden)[:, 0]
+
+    def scores(self, mode: str, attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B, 1, T): 0 for tokens that count and far less for others; for `last` more from token to token."""
+        tokens = attention_mask.shape[1]
+        if mode == "last":
+            return (self.get_buffer("place")[:tokens] * attention_mask.to(dtype))[:, None]
+        scores = additive_mask(attention_mask, dtype)[:, 0]
+        return scores + self.get_buffer("prompt")[:tokens] if self.pooling.skipped else scores
+
+    def to_length(self, x: Tensor, axis: int) -> Tensor:
+        """Vectors of length 1, where that is asked for."""
+        if not self.pooling.normalize:
+            return x
+        return x / (x * x).sum(axis, keepdim=True).clamp(min=SHORTEST).sqrt()

@@ -38,6 +38,7 @@ class RemBertConfig:
     output_embedding_size: int = 1664
     is_decoder: bool = False
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
+    pooling: heads.Pooling = heads.MEAN
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together."""
@@ -111,6 +112,7 @@ REMBERT = Family(
     encoder=RemBertEncoder,
     heads={
         "base": lambda c: heads.Base(heads.Pooler(c.hidden_size)),
+        "sentence-embedding": lambda c: heads.SentenceEmbedding(c.hidden_size, c.max_position_embeddings, c.pooling),
         "masked-lm": _language_model,
         "causal-lm": _language_model,
         "sequence-classification": lambda c: heads.Classifier(
@@ -133,6 +135,7 @@ REMBERT = Family(
     encoder_weights={**LAYER_WEIGHTS, "encoder.embedding_hidden_mapping_in": "project"},
     head_weights={
         "base": {"pooler.dense": "pooler.dense"},
+        "sentence-embedding": heads.DENSE_WEIGHTS,
         "masked-lm": _LANGUAGE_MODEL_WEIGHTS,
         "causal-lm": _LANGUAGE_MODEL_WEIGHTS,
         "sequence-classification": {"rembert.pooler.dense": "pooler.dense", "classifier": "classifier"},

@@ -43,6 +43,7 @@ class SqueezeBertConfig:
     intermediate_groups: int = 4
     output_groups: int = 4
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
+    pooling: heads.Pooling = heads.MEAN
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together."""
@@ -154,6 +155,7 @@ SQUEEZEBERT = Family(
     encoder=SqueezeBertEncoder,
     heads={
         "base": lambda c: heads.Base(heads.Pooler(c.hidden_size)),
+        "sentence-embedding": lambda c: heads.SentenceEmbedding(c.hidden_size, c.max_position_embeddings, c.pooling),
         "masked-lm": lambda c: heads.LanguageModel(
             c.hidden_size, c.hidden_size, c.vocab_size, activation(c.hidden_act), c.layer_norm_eps
         ),
@@ -189,6 +191,7 @@ SQUEEZEBERT = Family(
     },
     head_weights={
         "base": {"pooler.dense": "pooler.dense"},
+        "sentence-embedding": heads.DENSE_WEIGHTS,
         "masked-lm": {
             "cls.predictions.transform.dense": "dense",
             "cls.predictions.transform.LayerNorm": "norm",

@@ -49,6 +49,8 @@ class Encoding:
         offsets: (start, end) of each token in its own text, in characters; (0, 0) for [CLS] and [SEP].
         special_tokens_mask: 1 for the [CLS] and [SEP] that encoding added, 0 for tokens of the text.
         tokens: the tokens as text.
+        words: for each token the number of its word in its own text, by the splitting at spaces and signs that comes
+            before the vocabulary; -1 for [CLS] and [SEP].
     """
 
     ids: list[int]
@@ -57,6 +59,7 @@ class Encoding:
     offsets: list[tuple[int, int]]
     special_tokens_mask: list[int]
     tokens: list[str]
+    words: list[int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,10 +122,35 @@ class Tokenizer:
             InputError: a text is no str or has lone surrogates; max_length leaves no room for [CLS] and [SEP].
         """
         _check_room(max_length, pair=pair is not None)
-        given = [_checked(part) for part in (text, pair) if part is not None]
+        return self._join(self._split(text, pair), max_length)
+
+    def windows(self, text: str, pair: str, max_length: int, stride: int) -> list[Encoding]:
+        """A text whole and a longer one in windows, as transformers' `truncation="only_second"` makes them.
+
+        Args:
+            text: stands first in each window and is not cut.
+            pair: one window holds all of it where it fits.
+            max_length: tokens of a window at most.
+            stride: tokens of `pair` that a window has in common with the next; fewer where `text` leaves less room.
+
+        Raises:
+            InputError: as `encode`, and where `text` leaves no room for a token of `pair`.
+        """
+        first, second = self._split(text, pair)
+        room = max_length - len(first) - 3
+        if room < 1:
+            raise InputError(
+                f"the first text has {len(first)} tokens, which leaves no room for another in {max_length}: shorten it."
+            )
+        step = room - min(stride, room // 2)
+        starts = range(0, max(len(second) - room, 0) + step, step)
+        return [self._framed([first, second], [(0, len(first)), (start, start + room)]) for start in starts]
+
+    def _split(self, *texts: str | None) -> list[tokenizers.Encoding]:
+        """Texts as pieces, without special tokens."""
+        given = [_checked(part) for part in texts if part is not None]
         with structure.contained("the tokenizer cannot split this text"):
-            parts = [self.backend.encode(part, add_special_tokens=False) for part in given]
-        return self._join(parts, max_length)
+            return [self.backend.encode(part, add_special_tokens=False) for part in given]
 
     def batch(
         self, texts: Sequence[str | tuple[str, str]], length: int | None = None, max_length: int | None = None
@@ -148,9 +176,13 @@ class Tokenizer:
             parts = iter(self.backend.encode_batch(given, add_special_tokens=False))
         encodings = [self._join([next(parts) for _ in row], limit) for row in rows]
 
+        return self.stack(encodings, length)
+
+    def stack(self, encodings: Sequence[Encoding], length: int | None = None) -> dict[str, npt.NDArray[np.int32]]:
+        """The arrays (B, T) of texts that are encoded, as `batch` makes them; none may be longer than `length`."""
         width = max((len(e.ids) for e in encodings), default=0) if length is None else length
         arrays = {
-            name: np.full((len(rows), width), fill, dtype=np.int32)
+            name: np.full((len(encodings), width), fill, dtype=np.int32)
             for name, fill in (("input_ids", self.pad_id), ("attention_mask", 0), ("token_type_ids", 0))
         }
         for row, encoding in enumerate(encodings):
@@ -168,15 +200,23 @@ class Tokenizer:
         """
         sizes = [len(part) for part in parts]
         keep = sizes if max_length is None else _longest_first(sizes, max_length - len(parts) - 1)
-        ids = [part.ids[:n] for part, n in zip(parts, keep, strict=True)]
+        return self._framed(parts, [(0, n) for n in keep])
+
+    def _framed(self, parts: list[tokenizers.Encoding], keep: list[tuple[int, int]]) -> Encoding:
+        """[CLS] and [SEP] around the pieces of one or two texts, each from one place to another."""
+        cut = [slice(*places) for places in keep]
+        ids = [part.ids[kept] for part, kept in zip(parts, cut, strict=True)]
         cls, sep = (str(self.backend.id_to_token(i)) for i in (self.cls_id, self.sep_id))
+        framed = self.build_inputs_with_special_tokens(*ids)
+        numbers = [[-1 if n is None else n for n in part.word_ids[kept]] for part, kept in zip(parts, cut, strict=True)]
         return Encoding(
-            ids=self.build_inputs_with_special_tokens(*ids),
-            attention_mask=[1] * (sum(keep) + len(keep) + 1),
+            ids=framed,
+            attention_mask=[1] * len(framed),
             token_type_ids=self.create_token_type_ids_from_sequences(*ids),
-            offsets=_frame((0, 0), (0, 0), [part.offsets[:n] for part, n in zip(parts, keep, strict=True)]),
-            special_tokens_mask=_frame(1, 1, [[0] * n for n in keep]),
-            tokens=_frame(cls, sep, [part.tokens[:n] for part, n in zip(parts, keep, strict=True)]),
+            offsets=_frame((0, 0), (0, 0), [part.offsets[kept] for part, kept in zip(parts, cut, strict=True)]),
+            special_tokens_mask=_frame(1, 1, [[0] * len(part) for part in ids]),
+            tokens=_frame(cls, sep, [part.tokens[kept] for part, kept in zip(parts, cut, strict=True)]),
+            words=_frame(-1, -1, numbers),
         )
 
     def build_inputs_with_special_tokens(self, ids: Sequence[int], pair_ids: Sequence[int] | None = None) -> list[int]:
