@@ -18,6 +18,7 @@ from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.checkpoints.trim import trim
 from edgebert.errors import BudgetMissed, InputError, MissingDependency, ParityFailed, Unsupported
 from edgebert.exporters import EXPORTERS
+from edgebert.exporters.common import with_outputs
 from edgebert.exporters.provenance import origins
 from edgebert.files import new_folder, peak_memory
 from edgebert.gate import faithful, golden, half, parity, rounded, sensitivity
@@ -132,6 +133,7 @@ def export(
         progress("trim the vocabulary")
         source = trim(source, Path(trim_vocab))
         EXPORTERS[target].check(source.model, how)
+    source = replace(source, model=with_outputs(target, source.model))
     texts = Path(calibration_file) if calibration_file else None
     tried = (target, recipe) in half.WHERE
     samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts) if how.calibrated or tried else []

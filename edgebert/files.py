@@ -129,6 +129,21 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
         InputError: it is no JSON object, names a key twice, nests deeper than DEPTH, or has a number with more than
             DIGITS digits or beyond a float's range, or half a surrogate pair.
     """
+    value = _parsed(content, path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a {type(value).__name__}; a JSON object is needed.")
+    return value
+
+
+def parse_json_list(content: bytes, path: Path) -> list[Any]:
+    """A JSON list, as strictly as `parse_json`, which says what is raised."""
+    value = _parsed(content, path)
+    if not isinstance(value, list):
+        raise InputError(f"{path} holds a {type(value).__name__}; a JSON list is needed.")
+    return value
+
+
+def _parsed(content: bytes, path: Path) -> Any:
     try:
         text = content.decode("utf-8")
         odd = LONG_NUMBER.search(text) is not None
@@ -145,9 +160,7 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
         raise InputError(f"{path} nests too deep for what it is; at most {DEPTH} levels are read.") from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}; copy it again.") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}; a JSON object is needed.")
-    level: list[Any] = [value]
+    level: list[Any] = [value] if isinstance(value, CONTAINERS) else []
     depth = 0
     while level := [
         inner

@@ -15,7 +15,9 @@ from typing import TextIO
 
 from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
 from edgebert.files import interrupts
+from edgebert.lowering import duplicate
 from edgebert.models import Model
+from edgebert.models.heads import SentenceEmbedding
 from edgebert.quantization.recipes import NOT_TAKEN, TARGET_RECIPES, Recipe
 
 # Norms' factors where none were chosen for the model, see `lowering/half_norms.py`.
@@ -38,6 +40,18 @@ def check(target: str, needs: Sequence[str], model: Model, recipe: Recipe) -> No
     check_recipe(target, recipe.name)
     if command := missing(target, needs):
         raise MissingDependency(f"exporting {model.family.name} to {target} needs {', '.join(needs)}: {command}")
+
+
+def with_outputs(target: str, model: Model) -> Model:
+    """A model with the outputs that files of a target have.
+
+    Clients of ONNX files pool `last_hidden_state`, the first output, by themselves: a sentence encoder has it too.
+    """
+    if target != "onnx" or not isinstance(model.head, SentenceEmbedding):
+        return model
+    made = duplicate(model)
+    made.head.states = True  # type: ignore[assignment]
+    return made
 
 
 def check_recipe(target: str, recipe: str) -> None:

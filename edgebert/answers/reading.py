@@ -35,6 +35,7 @@ class Reading:
         aggregation: of tokens to words, `first`: a word has its first piece's label; null where tokens have none.
         stride: tokens that windows over a long context have in common; null where texts are cut.
         longest_answer: tokens that an answer found in a context has at most; null likewise.
+        similarity: of two texts' vectors, `cosine`, `dot`, `euclidean` or `manhattan`; null where there are none.
     """
 
     activation: str
@@ -42,6 +43,7 @@ class Reading:
     aggregation: str | None = None
     stride: int | None = None
     longest_answer: int | None = None
+    similarity: str | None = None
 
 
 # Of tasks whose answers are always read the same way.
@@ -56,18 +58,21 @@ READINGS = {
 }
 
 
-def of(task: str, labels: int, raw: Mapping[str, Any]) -> Reading:
+def of(task: str, labels: int, raw: Mapping[str, Any], similarity: str) -> Reading:
     """How a checkpoint's logits are read, as transformers' pipelines and sentence-transformers do.
 
     Args:
         task: the head.
         labels: how many there are.
         raw: the checkpoint's `config.json`.
+        similarity: of a sentence encoder's vectors.
 
     Raises:
         InputError: the config names a kind of problem that there is not.
         Unsupported: it names an activation that is not known here.
     """
+    if task == "sentence-embedding":
+        return Reading(PLAIN, similarity=similarity)
     if task in READINGS:
         return READINGS[task]
     problem = raw.get("problem_type")

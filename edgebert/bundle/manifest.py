@@ -19,6 +19,7 @@ from edgebert.files import JSON_BYTES, check_file, is_file, parse_json, sha256
 from edgebert.files import read as read_file
 from edgebert.models import MODELS
 from edgebert.models.config import LARGEST
+from edgebert.models.heads import MODES, Pooling
 from edgebert.quantization.sizes import Touched
 from edgebert.runtimes.session import Spec
 
@@ -271,9 +272,14 @@ def _check_model(manifest: Manifest, path: Path) -> None:
         raise InputError(f"{path}: config does not hold what a {manifest.family}'s does: export the bundle again.")
     stated = manifest.config | {"id2label": {str(i): label for i, label in enumerate(labels)}}
     try:
-        config = family.config.from_hf({name: value for name, value in stated.items() if name != "labels"})
+        config = family.config.from_hf({
+            key: value for key, value in stated.items() if key not in ("labels", "pooling")
+        })
     except EdgebertError as error:
         raise InputError(f"{path}: {error}") from None
+    pooling = manifest.config["pooling"]
+    if not _fits(pooling, Pooling) or not pooling["modes"] or set(pooling["modes"]) - set(MODES):
+        raise InputError(f"{path}: config's pooling is none that is known here: export the bundle again.")
     named = list(config.labels) if "classification" in manifest.task else []
     if manifest.vocab_size != config.vocab_size or manifest.labels != named or not 0 <= manifest.pad_id < LARGEST:
         raise InputError(f"{path}: vocab_size, pad_id or labels are not its config's: export the bundle again.")

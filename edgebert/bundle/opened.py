@@ -13,6 +13,7 @@ import numpy as np
 from edgebert import bundle
 from edgebert.answers import classes, entities, pieces, spans
 from edgebert.answers.reading import Reading
+from edgebert.answers.vectors import similarity
 from edgebert.bundle.generate import Generated, greedy
 from edgebert.bundle.manifest import Manifest
 from edgebert.errors import InputError, MissingDependency
@@ -27,6 +28,7 @@ OUTPUTS = {
     "base": {"last_hidden_state": 3},
     "sequence-classification": {"logits": 2},
     "multiple-choice": {"logits": 2},
+    "sentence-embedding": {"sentence_embedding": 2},
     "question-answering": {"start_logits": 2, "end_logits": 2},
 }
 
@@ -151,6 +153,28 @@ class Bundle:
         (encoding,), outputs, told = self._ask([(text, pair)])
         states = outputs["last_hidden_state"][0, : len(encoding.ids)]
         return {"shape": list(states.shape), "mean": states.mean(0).tolist()} | told
+
+    def embed(self, text: str) -> dict[str, Any]:
+        """A text as one vector: `embedding`. The prompt that the model was exported with stands before it."""
+        self._only("sentence-embedding")
+        vectors, told = self._vectors(text)
+        return {"embedding": vectors[0].tolist()} | told
+
+    def similarity(self, text: str, other: str) -> dict[str, Any]:
+        """How alike two texts are, by the model's own measure; see `edgebert.answers.vectors`."""
+        self._only("sentence-embedding")
+        vectors, told = self._vectors(text, other)
+        return {"similarity": similarity(*vectors, self.reading.similarity or "cosine")} | told
+
+    def _vectors(self, *texts: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """Vectors (B, D) of texts, and what an answer tells of them."""
+        _check_words(self._words(), *texts)
+        prompt = self.manifest.config["pooling"]["prompt"]
+        _, outputs, told = self._ask([(prompt + text, None) for text in texts])
+        return outputs["sentence_embedding"], told
+
+    def _embed(self, text: str, *pair: str) -> dict[str, Any]:
+        return self.similarity(text, *pair) if pair else self.embed(text)
 
     @property
     def reading(self) -> Reading:
@@ -296,6 +320,7 @@ ANSWERS: dict[str, Callable[..., dict[str, Any]]] = {
     "causal-lm": Bundle.fill,
     "sequence-classification": Bundle.classify,
     "multiple-choice": Bundle.choose,
+    "sentence-embedding": Bundle._embed,
     "token-classification": Bundle.entities,
     "replaced-token-detection": Bundle.replaced,
     "question-answering": Bundle.answer,

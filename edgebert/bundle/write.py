@@ -62,7 +62,9 @@ def write_bundle(
         pad_id=source.tokenizer.pad_id if source.tokenizer else 0,
         padding_invariant=model.family.padding_invariant,
         labels=list(model.config.labels) if "classification" in model.task else [],
-        reading=asdict(reading.of(model.task, len(model.config.labels), source.raw_config)),
+        reading=asdict(
+            reading.of(model.task, len(model.config.labels), source.raw_config, model.config.pooling.similarity)
+        ),
         model_file=artifact.path.name,
         inputs=[asdict(spec) for spec in facts.inputs],
         outputs=[asdict(spec) for spec in facts.outputs],

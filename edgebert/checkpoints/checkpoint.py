@@ -2,25 +2,32 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
+from edgebert.checkpoints import sentence
 from edgebert.checkpoints.read import locate, read_config, read_tensors
+from edgebert.checkpoints.sentence import Modules
+from edgebert.checkpoints.weights import BARE as HEADLESS
 from edgebert.checkpoints.weights import assemble, hf_tensors
 from edgebert.errors import InputError, Unsupported
 from edgebert.files import is_file, is_folder, new_folder, sha256
 from edgebert.models import MODELS, Family, Model
 from edgebert.models import outline as outlined
+from edgebert.models.config import label_numbers, unread
 from edgebert.tokenizers import tokenizer
 from edgebert.tokenizers.tokenizer import Tokenizer
 
 # Bytes of weight files that a model may come with: doubles for each parameter, and what belongs to heads that are left
 # out. What has more is not this model's, and is not read into memory to say so.
 LARGEST_WEIGHT, BESIDE = 8, 1 << 30
+# The ends of names of layers with a row for each label.
+CLASSES = ("classifier.weight", "classifier.out_proj.weight")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,54 +58,133 @@ class Checkpoint:
     def save(self, folder: str | Path, force: bool = False) -> Path:
         """Write a folder that transformers loads: `config.json`, `model.safetensors` and the tokenizer's files."""
         family, task = self.model.family, self.model.task
-        architecture = next(name for name, of in family.architectures.items() if of == task)
+        saved = "base" if task in HEADLESS else task
+        architecture = next(name for name, of in family.architectures.items() if of == saved)
         config = {**self.raw_config, **_hf_config(self.model), "architectures": [architecture]}
         with new_folder(Path(folder), force, "config.json") as staging:
             (staging / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             try:
-                save_file(hf_tensors(self.model), staging / "model.safetensors", metadata={"format": "pt"})
+                for name, tensors in sentence.by_file(hf_tensors(self.model)).items():
+                    (staging / name).parent.mkdir(exist_ok=True)
+                    save_file(tensors, staging / name, metadata={"format": "pt"})
             except SafetensorError as error:  # what it makes of a full disk
                 raise InputError(f"{folder} cannot be written: {error}") from None
+            if task == "sentence-embedding":
+                width = len(self.model.encoder.get_submodule("layers")[0].get_parameter("norm.weight"))  # type: ignore
+                for name, content in sentence.written(self.model.config.pooling, width).items():
+                    (staging / name).parent.mkdir(exist_ok=True)
+                    (staging / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             if self.tokenizer is not None:
                 self.tokenizer.save(staging)
         return Path(folder)
 
 
 def load(
-    source: str | Path = "default", task: str | None = None, random_init: bool = False, seed: int = 0
+    source: str | Path = "default",
+    task: str | None = None,
+    random_init: bool = False,
+    seed: int = 0,
+    random_head: bool = False,
+    prompt: str | None = None,
+    ignore_config: Sequence[str] = (),
 ) -> Checkpoint:
     """Load a model with its tokenizer.
 
     Args:
         source: a checkpoint folder, a hub name such as `squeezebert/squeezebert-uncased`, `default` for the embedded
             intent classifier, or with `random_init` a preset such as `squeezebert-base`.
-        task: the head to load; None takes the one that the checkpoint was saved with.
+        task: the head to load; None takes the one that the checkpoint was saved with, which for a folder of
+            sentence-transformers is `sentence-embedding`.
         random_init: take the config alone and draw the weights, for work on latency.
         seed: of the random weights.
+        random_head: draw the head's weights where the checkpoint has none for the task.
+        prompt: the name of a prompt that a sentence encoder was trained with, to stand before each text.
+        ignore_config: keys of `config.json` to leave out, which are not known here and do not change the model.
 
     Raises:
         InputError: something is missing, damaged, left over or of the wrong shape; the message names it.
         Unsupported: the task or a variant in the config is not defined here.
         MissingDependency: the file format needs a package that is not installed.
     """
-    presets = _presets()
-    if str(source) in presets and not is_folder(Path(source)):
-        family, config = presets[str(source)]
+    if str(source) in _presets() and not is_folder(Path(source)):
+        family, config = _presets()[str(source)]
         if not random_init:
             raise InputError(
                 f"{source} is a preset, a config without weights: pass --random-init, or give a checkpoint."
             )
         return _drawn(family, config, task or "base", seed, None, str(source), {})
-    folder = locate(source)
-    raw = read_config(folder)
-    family, config, task = interpret(raw, task)
+    stated = _read(source, task, random_init or random_head, prompt, ignore_config)
+    family, config, task = stated.family, stated.config, stated.task
     size = sum(parameter.numel() for parameter in outlined(family, config, task).parameters())
+    folder = stated.folder
     words = tokenizer.load(folder) if _has_tokenizer(folder) else None
+    if config.pooling.prompt:
+        config = _prompted(config, stated.modules, words)
     if random_init:
-        return _drawn(family, config, task, seed, words, str(source), raw)
+        return _drawn(family, config, task, seed, words, str(source), stated.raw)
     tensors, files = read_tensors(folder, LARGEST_WEIGHT * size + BESIDE)
-    model, notes = assemble(family, config, task, tensors)
-    return Checkpoint(model, words, str(source), raw, sha256(*files), notes)
+    if task == "sentence-embedding" and stated.modules:
+        more, further = sentence.weights(stated.modules)
+        tensors, files = tensors | more, [*files, *further]
+    config = _named(config, stated.raw, tensors)
+    model, notes = assemble(family, config, task, tensors, seed if random_head else None)
+    notes = (*stated.notes, *notes)
+    return Checkpoint(model, words, str(source), stated.raw, sha256(*files), notes)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Stated:
+    """What a folder says of its model: its family, config and task, and what it is said by."""
+
+    folder: Path
+    raw: Mapping[str, Any]
+    family: Family
+    config: Any
+    task: str
+    modules: Modules | None
+    notes: tuple[str, ...]
+
+
+def _read(
+    source: str | Path, task: str | None, any_head: bool, prompt: str | None = None, ignored: Sequence[str] = ()
+) -> _Stated:
+    """Read the files of a folder that say what its weights are."""
+    folder = locate(source)
+    # What it is without its modules is asked with --task.
+    modules = sentence.find(folder, prompt) if task in (None, "sentence-embedding") else None
+    folder = modules.encoder if modules else folder
+    raw = read_config(folder)
+    if absent := [key for key in ignored if key not in raw]:
+        raise InputError(f"--ignore-config {absent[0]}: {folder / 'config.json'} has no such key.")
+    raw = {key: value for key, value in raw.items() if key not in ignored}
+    family, config, task = interpret(raw, task or ("sentence-embedding" if modules else None), any_head)
+    if prompt is not None and task != "sentence-embedding":
+        raise InputError(f"--prompt {prompt!r}: only a sentence encoder has prompts, and this is for {task}.")
+    if modules and task == "sentence-embedding":
+        config = dataclasses.replace(config, pooling=modules.pooling)
+    told = [*unread(raw), *ignored]
+    notes = (f"config.json: not read, as it changes nothing here: {', '.join(told)}",) if told else ()
+    return _Stated(folder, raw, family, config, task, modules, notes)
+
+
+def _prompted(config: Any, modules: Modules | None, words: Tokenizer | None) -> Any:
+    """A config that says how many tokens the prompt has, where they are not to be pooled."""
+    if words is None:
+        raise InputError("the checkpoint has a prompt and no tokenizer to read it with: add its tokenizer.json.")
+    skipped = 0 if modules is None or modules.include_prompt else len(words.encode(config.pooling.prompt).ids) - 1
+    return dataclasses.replace(config, pooling=dataclasses.replace(config.pooling, skipped=skipped))
+
+
+def _named(config: Any, raw: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+    """A config whose labels have the numbers that `id2label` gives them, where the head has rows for all of those."""
+    numbered = label_numbers(raw)
+    if numbered is None or sorted(numbered) == list(range(len(numbered))):
+        return config
+    rows = {len(tensor) for name, tensor in tensors.items() if name.endswith(CLASSES) and tensor.dim() == 2}
+    count = max(numbered) + 1
+    if count not in rows or len(numbered) in rows:
+        return config
+    return dataclasses.replace(config, labels=tuple(numbered.get(i, f"LABEL_{i}") for i in range(count)))
 
 
 def _drawn(
@@ -116,24 +202,35 @@ def _presets() -> dict[str, tuple[Family, Any]]:
     return {name: (family, config) for family in MODELS.values() for name, config in family.presets.items()}
 
 
-def outline(source: str | Path, task: str | None = None) -> Model:
+def outline(
+    source: str | Path, task: str | None = None, any_head: bool = False, prompt: str | None = None,
+    ignore_config: Sequence[str] = (),
+) -> Model:  # fmt: skip
     """The model that `load` would give, on torch's `meta` device: sizes without weights, for a look before any work.
 
     Raises:
         InputError: as `load`, for what shows without reading weights.
         Unsupported: as `load`.
     """
-    presets = _presets()
-    if str(source) in presets and not is_folder(Path(source)):
-        family, config = presets[str(source)]
-        chosen = task or "base"
-    else:
-        family, config, chosen = interpret(read_config(locate(source)), task)
-    return outlined(family, config, chosen)
+    if str(source) in _presets() and not is_folder(Path(source)):
+        family, config = _presets()[str(source)]
+        return outlined(family, config, task or "base")
+    stated = _read(source, task, any_head, prompt, ignore_config)
+    return outlined(stated.family, stated.config, stated.task)
 
 
-def interpret(raw: Mapping[str, Any], task: str | None) -> tuple[Family, Any, str]:
-    """Find the family, its config and the task that a `config.json` stands for."""
+def interpret(raw: Mapping[str, Any], task: str | None, any_head: bool = False) -> tuple[Family, Any, str]:
+    """Find the family, its config and the task that a `config.json` stands for.
+
+    Args:
+        raw: the file.
+        task: the one that is wanted; None takes the checkpoint's own.
+        any_head: whether another than the checkpoint's may be wanted that it has no weights for.
+
+    Raises:
+        InputError: it is another architecture, or its head is for another task.
+        Unsupported: its class has no counterpart here.
+    """
     kind = raw.get("model_type")
     if not isinstance(kind, str) or kind not in MODELS:
         raise InputError(
@@ -141,23 +238,29 @@ def interpret(raw: Mapping[str, Any], task: str | None) -> tuple[Family, Any, st
         )
     family = MODELS[kind]
     config = family.config.from_hf(raw)
-    if task is not None:
-        return family, config, task
     classes = raw.get("architectures") or ["base"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise InputError(f"config.json: architectures={classes!r:.80}; a list of class names is needed.")
     named = classes[0]
-    if named != "base" and named not in family.architectures:
+    own = "base" if named == "base" else family.architectures.get(named)
+    if task is None and own is None:
         raise Unsupported(
             f"config.json: {named} has no counterpart here; pass --task with one of {', '.join(family.heads)}."
         )
-    return family, config, family.architectures.get(named, "base")
+    known = named != "base" and own is not None
+    if task is not None and known and task != own and task not in HEADLESS and not any_head:
+        raise InputError(
+            f"the checkpoint is a {named}, for {own}: --task {task} has no weights in it. Leave --task out, pass base "
+            "for the encoder alone, or --random-head for a head that is to be trained."
+        )
+    return family, config, task or str(own)
 
 
 def _hf_config(model: Model) -> dict[str, Any]:
     """The model's config under Hugging Face's keys."""
     values = dataclasses.asdict(model.config)
     labels = values.pop("labels")
+    values.pop("pooling")
     named = {str(i): label for i, label in enumerate(labels)}
     return {
         **values,

@@ -55,12 +55,20 @@ def _download(name: str) -> Path:
         "tokenizer*",
         "vocab.txt",
         "special_tokens_map.json",
+        "added_tokens.json",
         "*.model",
+        "modules.json",
+        "config_sentence_transformers.json",
+        "sentence_bert_config.json",
+        "*_Pooling/config.json",
+        "*_Dense/config.json",
+        "*_Transformer/*.json",
+        "adapter_config.json",
     ]
     try:
         folder = Path(snapshot_download(name, allow_patterns=wanted))
         if not any((folder / file).exists() for file in WEIGHT_FILES):
-            folder = Path(snapshot_download(name, allow_patterns=[*wanted, "pytorch_model*.bin", "tf_model.h5"]))
+            folder = Path(snapshot_download(name, allow_patterns=[*wanted, "*pytorch_model*.bin", "tf_model.h5"]))
     except RepositoryNotFoundError:
         raise InputError(
             f"{name}: no such folder here, and the hub has no such public model: check the name."
@@ -75,8 +83,27 @@ def _download(name: str) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's `config.json`, parsed."""
+    """The folder's `config.json`, parsed.
+
+    Raises:
+        InputError: there is none; where the folder is known for something else, the message says what to take.
+    """
+    if not is_file(folder / "config.json"):
+        if is_file(folder / "adapter_config.json"):
+            base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+            raise InputError(
+                f"{folder} is an adapter (LoRA or the like) for {base!r:.80}: merge it into that model with peft's "
+                "merge_and_unload(), save that, and give its folder."
+            )
+        if inner := [path.parent.name for path in sorted(folder.glob("*/config.json")) if _has_weights(path.parent)]:
+            raise InputError(
+                f"{folder} has no config.json, and {', '.join(inner[:5])} in it have one: give that folder."
+            )
     return read_json(folder / "config.json")
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(is_file(folder / name) for name in WEIGHT_FILES)
 
 
 def read_tensors(folder: Path, room: int) -> tuple[dict[str, Tensor], list[Path]]:

@@ -5,9 +5,10 @@ The tables from their names to ours stand beside each architecture, in its Famil
 
 import dataclasses
 import fnmatch
+import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 from edgebert.errors import InputError
 from edgebert.models import Family, Model, outline
 
+BARE = ("base", "sentence-embedding")  # tasks that transformers' class without a head is for
 # Types of numbers that are computed with here, in float32.
+SHOWN = 10  # names in a message
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -37,29 +40,92 @@ def our_name(family: Family, task: str, theirs: str) -> str | None:
     return None
 
 
-def assemble(family: Family, config: Any, task: str, tensors: Mapping[str, Tensor]) -> tuple[Model, tuple[str, ...]]:
+def assemble(
+    family: Family, config: Any, task: str, tensors: Mapping[str, Tensor], random_head: int | None = None
+) -> tuple[Model, tuple[str, ...]]:
     """Build the model and put every tensor in its place.
 
+    Args:
+        family: the architecture.
+        config: its sizes.
+        task: the head.
+        tensors: by the checkpoint's names; what wrappers have put before all of them is taken off.
+        random_head: the seed to draw a head with, where the checkpoint has none for the task; None refuses that.
+
     Raises:
-        InputError: a tensor is missing, left over, of another shape, or none of numbers; all of a kind are named.
+        InputError: a tensor is missing, left over in the encoder, of another shape, or none of numbers; up to ten of a
+            kind are named.
         Unsupported: the family has no such task.
     """
+    tensors, notes = _unwrapped(family, task, tensors)
     wanted = {name: tensor.shape for name, tensor in outline(family, config, task).state_dict().items()}
     names = {theirs: our_name(family, task, theirs) for theirs in sorted(tensors)}
     placed = {theirs: ours for theirs, ours in names.items() if ours in wanted}
     unplaced = sorted(set(names) - set(placed))
-    dropped = [name for name in unplaced if any(fnmatch.fnmatch(name, pattern) for pattern in family.harmless)]
-    notes = [f"not needed for {task}: {', '.join(dropped)}"] if dropped else []
+    dropped = [name for name in unplaced if not _of_encoder(family, name)]
+    notes += [f"not needed for {task}: {_shown(dropped)}"] if dropped else []
 
     given = _numbers(tensors, placed)
     config, note = _ties(config, task, given)
     notes += note
     model = outline(family, config, task)
+    bare = task == "base" and not any(name.startswith("head.") for name in given)
+    if bare and model.head.get_submodule("pooler") is not None:
+        model.head.register_module("pooler", None)
+        notes.append("no pooler: last_hidden_state alone")
+        wanted = {name: shape for name, shape in wanted.items() if not name.startswith("head.")}
+    if random_head is not None:
+        given |= _drawn(model, set(wanted) - set(given), random_head)
+        notes.append(f"the head's weights are random, seed {random_head}: train it before its answers mean anything")
     _compare(wanted, given, sorted(set(unplaced) - set(dropped)), model)
     _check_finite(given, model)
     model.load_state_dict(given, assign=True)
     model.tie()
     return model.requires_grad_(False), tuple(notes)
+
+
+def _unwrapped(family: Family, task: str, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], list[str]]:
+    """Tensors without what compilers, wrappers and trainers have put before their names, such as `module.`."""
+    word = "encoder.embeddings.word.weight"
+    # The longest rest of a name that is the word table's: what is before it is a wrapper's, or nothing.
+    found = {}
+    for name in tensors:
+        parts = name.split(".")
+        rests = (".".join(parts[i:]) for i in range(len(parts)))
+        rest = next((rest for rest in rests if our_name(family, task, rest) == word), None)
+        if rest is not None:
+            found[name] = name.removesuffix(rest)
+    befores = set(found.values())
+    if len(befores) != 1 or befores == {""}:
+        return tensors, []  # with two word tables nobody knows which is meant; the message below names both
+    (before,) = befores
+    bare = {name.removeprefix(before): tensor for name, tensor in tensors.items()}
+    if len(bare) < len(tensors):
+        return tensors, []
+    return bare, [f"names without {before}, which a wrapper put before them"]
+
+
+def _of_encoder(family: Family, name: str) -> bool:
+    """Whether a tensor that has no place looks like a part of the encoder, which then is not what the config says."""
+    if any(fnmatch.fnmatch(name, pattern) for pattern in family.harmless):
+        return False
+    first = {pattern.partition(".")[0] for pattern in family.encoder_weights}
+    return name.removeprefix(family.prefix).partition(".")[0] in first
+
+
+def _drawn(model: Model, missing: set[str], seed: int) -> dict[str, Tensor]:
+    """Random tensors for those of a head that are missing, drawn as the papers do."""
+    other = outline(model.family, model.config, model.task).to_empty(device="cpu").random_init(seed)
+    return {name: tensor for name, tensor in other.state_dict().items() if name in missing and name.startswith("head.")}
+
+
+def _shown(names: Sequence[str]) -> str:
+    """Up to ten names, and what is common to them once."""
+    parts = zip(*(name.split(".")[:-1] for name in names), strict=False) if len(names) > 1 else ()
+    common = "".join(f"{same[0]}." for same in itertools.takewhile(lambda same: len(set(same)) == 1, parts))
+    rests = [name.removeprefix(common) for name in names[:SHOWN]]
+    listed = ", ".join(rests) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return f"{common}({listed})" if common else listed
 
 
 def _numbers(tensors: Mapping[str, Tensor], placed: Mapping[str, str]) -> dict[str, Tensor]:
@@ -133,21 +199,21 @@ def _compare(wanted: Mapping[str, torch.Size], given: Mapping[str, Tensor], left
         if name in given and given[name].shape != shape
     ]
     problems = [
-        f"{what} {len(names)}: {', '.join(names)}"
+        f"{what} {len(names)}: {_shown(names)}"
         for what, names in (("missing", missing), ("left over", leftover), ("wrong shape", shapes))
         if names
     ]
     if problems:
         raise InputError(
             f"the weights do not fit a {model.family.name} for {model.task}: {'; '.join(problems)}. "
-            "Give the checkpoint's own config.json, or another --task."
+            "Give the checkpoint's own config.json, another --task, or --random-head for a head that is to be trained."
         )
 
 
 def hf_names(model: Model) -> dict[str, str]:
     """{name in transformers: name here} of every tensor of a model; the decoder's bias under its own name."""
     family = model.family
-    prefix = "" if model.task == "base" else family.prefix
+    prefix = "" if model.task in BARE else family.prefix
     tables = {f"encoder.{ours}": prefix + theirs for theirs, ours in family.encoder_weights.items()}
     for theirs, ours in family.head_weights[model.task].items():
         tables.setdefault(f"head.{ours}", theirs)

@@ -225,6 +225,23 @@ class _QuestionAnswering(heads.QuestionAnswering):
         return {"start_logits": span[:, 0, 0], "end_logits": span[:, 1, 0]}
 
 
+class _SentenceEmbedding(heads.SentenceEmbedding):
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> heads.Outputs:
+        x = torch.cat([self.pool(mode, hidden, attention_mask) for mode in self.pooling.modes], dim=1)
+        for layer in self.dense:
+            x = layer(x)
+        return {"sentence_embedding": self.to_length(x, 1).flatten(1)}
+
+    def pool(self, mode: str, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Pool (1, C, 1, T) into (1, C, 1, 1)."""
+        if mode == "cls":
+            return hidden[..., :1]
+        scores = self.scores(mode, attention_mask, hidden.dtype)  # (1, 1, T)
+        if mode == "max":
+            return (hidden + scores[:, :, None]).amax(-1, keepdim=True)
+        return (hidden.squeeze(2) @ torch.softmax(scores, dim=-1).transpose(1, 2)).unsqueeze(3)
+
+
 # Modules that keep their parts and do their work in the other layout.
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
     bert.Attention: BertAttention,
@@ -237,6 +254,7 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
     heads.Pooler: _Pooler,
     heads.QuestionAnswering: _QuestionAnswering,
     heads.ReplacedTokens: _ReplacedTokens,
+    heads.SentenceEmbedding: _SentenceEmbedding,
     heads.Summary: _Summary,
     heads.TokenClassifier: _TokenClassifier,
 }

@@ -1,6 +1,7 @@
 """Reading a Hugging Face `config.json` strictly: an unknown key raises, for it may change what the model computes."""
 
 import dataclasses
+import fnmatch
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -25,6 +26,15 @@ IGNORED = frozenset({
     "transformers.js_config", "transformers_version", "typical_p", "use_bfloat16", "use_cache",
 })  # fmt: skip
 
+# Keys, as patterns, that trainers, adapters and wrappers of models leave, and that do not change an inference either:
+# they are told, for nobody but their own tool knows what they are for.
+TOLD = (
+    "_*", "adapter*", "attn_implementation", "auto_map", "base_model_name_or_path", "custom_pipelines", "eos_token_ids",
+    "freeze*", "function_to_apply", "inference", "keys_to_ignore*", "license", "loss_*", "max_seq_len*",
+    "model_max_length", "onnx*", "optimum*", "peft*", "pipeline_tag", "sbert_*", "sentence_transformers", "tags",
+    "tokenizer_*", "train*", "unk_token_id", "unsloth*", "widget", "xla_device",
+)  # fmt: skip
+
 # Keys that do change an inference, and the values this project's definitions stand for.
 FIXED: Mapping[str, tuple[Any, ...]] = {
     "is_decoder": (False, None),
@@ -39,6 +49,7 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
 LARGEST = 1 << 20
 DEEPEST = 256
 PARAMETERS = 4_000_000_000
+SHOWN = 10  # names in a message
 MINUTE = 1e-30  # an epsilon below is none in float32
 DEPTHS = ("num_hidden_layers", "n_layers")
 
@@ -57,19 +68,33 @@ def parse(cls: type[Config], raw: Mapping[str, Any], ignored: frozenset[str] = f
         InputError: a key is unknown, or a value has the wrong type or range.
         Unsupported: a known key asks for a variant that is not defined here.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = _fields(cls)
     for key, allowed in FIXED.items():
         if key in raw and key not in fields and raw[key] not in allowed:
             raise Unsupported(f"config.json: {key}={raw[key]!r:.80} is not supported; only {allowed[0]!r} is.")
     unknown = sorted(set(raw) - set(fields) - IGNORED - set(FIXED) - ignored)
-    if unknown:
+    if odd := [key for key in unknown if raw[key] is not None and not _told(key)]:
+        named = ", ".join(odd[:SHOWN]) + (f" and {len(odd) - SHOWN} more" if len(odd) > SHOWN else "")
         raise InputError(
-            f"config.json: unknown key{'s' * (len(unknown) > 1)} {', '.join(unknown)} for {cls.__name__}. "
-            f"Known: {', '.join(sorted(set(fields) - {'labels'}))}. Remove what does not change the model."
+            f"config.json: unknown key{'s' * (len(odd) > 1)} {named} for {cls.__name__}, which may change the model. "
+            f"Known: {', '.join(sorted(fields))}. Leave out what does not with --ignore-config {odd[0]}."
         )
     values = {key: _typed(cls, fields[key], raw[key]) for key in fields if key in raw}
-    values["labels"] = _labels(raw)
-    return cls(**values)
+    return cls(**values, labels=_labels(raw))
+
+
+def unread(raw: Mapping[str, Any]) -> list[str]:
+    """The keys of a `config.json` that `parse` lets pass and that only their own tool knows the meaning of."""
+    return sorted(key for key in raw if key not in IGNORED and _told(key))
+
+
+def _told(key: str) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in TOLD)
+
+
+def _fields(cls: type) -> dict[str, Any]:
+    """The fields that stand in a `config.json` under their own names."""
+    return {field.name: field for field in dataclasses.fields(cls) if field.name not in ("labels", "pooling")}
 
 
 def _typed(cls: type, field: Any, value: Any) -> Any:
@@ -100,20 +125,32 @@ def _shown(value: Any) -> str:
 
 def _labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
     """Label names in id order; transformers' own two default labels when the file names none."""
+    numbered = label_numbers(raw)
+    if numbered is not None:
+        return tuple(numbered[number] for number in sorted(numbered))
+    count = raw.get("num_labels", raw.get("_num_labels", 2))
+    if type(count) is not int or not 0 < count <= LARGEST:
+        raise InputError(f"config.json: num_labels={_shown(count)}; an integer from 1 to {LARGEST:,} is needed.")
+    return tuple(f"LABEL_{i}" for i in range(count))
+
+
+def label_numbers(raw: Mapping[str, Any]) -> dict[int, str] | None:
+    """Label names by number, which may start at 1 or have gaps; None when the file names none.
+
+    Raises:
+        InputError: it is no map from numbers to names.
+    """
     named = raw.get("id2label")
     if named is None:
-        count = raw.get("num_labels", raw.get("_num_labels", 2))
-        if type(count) is not int or not 0 < count <= LARGEST:
-            raise InputError(f"config.json: num_labels={_shown(count)}; an integer from 1 to {LARGEST:,} is needed.")
-        return tuple(f"LABEL_{i}" for i in range(count))
+        return None
     if not isinstance(named, dict) or not all(
         re.fullmatch("[0-9]{1,7}", str(key)) and type(name) in (str, int, float) for key, name in named.items()
     ):
         raise InputError(f"config.json: id2label={_shown(named)}; a map from label number to name is needed.")
     by_number = {int(key): str(name) for key, name in named.items()}
-    if not named or sorted(by_number) != list(range(len(named))):
-        raise InputError(f"config.json: id2label numbers {sorted(by_number)}; they must run from 0 without a gap.")
-    return tuple(by_number[i] for i in range(len(named)))
+    if not by_number or len(by_number) < len(named) or max(by_number) > LARGEST:
+        raise InputError(f"config.json: id2label numbers {sorted(by_number)[:SHOWN]}; each is needed once, from 0 on.")
+    return by_number
 
 
 def require_divisible(total: int, parts: int, what: str) -> None:

@@ -12,13 +12,15 @@ Outputs = dict[str, Tensor]
 
 # How sentence-transformers pools, by the words that a config here has for it.
 MODES = ("cls", "max", "mean", "last")
+# What `similarity_fn_name` of sentence-transformers may say; the first where it says nothing.
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # Added to the score of a token for each one before it, so that a softmax takes the last: the least whole numbers that
 # half precision holds apart up to 65,504, which is 2,047 tokens.
 LATER = 32.0
 # A vector's squared length counts as no less: half precision has no smaller normal number.
 SHORTEST = 2.0**-14
 # The names that a checkpoint's reader gives the layers of sentence-transformers' Dense modules, which have files each.
-DENSE_WEIGHTS = {"dense.{}.linear": "dense.{}"}
+DENSE_WEIGHTS = {"dense.{}.linear": "dense.{}.linear"}
 
 # What `Summary` knows of transformers' `summary_type`.
 SUMMARIES = ("first", "last", "mean")
@@ -174,21 +176,38 @@ class Pooling:
         dense: layers after that.
         normalize: whether the vector's length becomes 1.
         prompt: what stands before each text.
-        skipped: tokens at the start, [CLS] and the prompt's, that `mean` and `max` and `last` do not count.
+        skipped: tokens at the start, [CLS] and the prompt's, that `mean` and `max` do not count.
+        similarity: of two vectors, see `edgebert.answers.vectors`.
     """
 
     modes: tuple[str, ...] = ("mean",)
     dense: tuple[Dense, ...] = ()
-    normalize: bool = True
+    normalize: bool = False
     prompt: str = ""
     skipped: int = 0
+    similarity: str = "cosine"
 
 
-MEAN = Pooling()  # what sentence-transformers does with an encoder that says nothing, but for the length
+MEAN = Pooling()  # what sentence-transformers does with an encoder that says nothing
+
+
+class DenseLayer(nn.Module):
+    """A linear layer and its activation on pooled vectors (B, C)."""
+
+    def __init__(self, width: int, dense: Dense) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, dense.width, dense.bias)
+        self.act = activation(dense.activation) if dense.activation else nn.Identity()
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Map (B, C) to (B, D)."""
+        return self.act(self.linear(pooled))
 
 
 class SentenceEmbedding(nn.Module):
     """One vector for each row: `sentence_embedding` (B, D), of hidden states (B, T, C) and the attention mask (B, T).
+
+    With `states` it gives `last_hidden_state` before it, for clients that pool by themselves.
 
     A mean is a product with a softmax of the mask, and the last token's states one with a softmax that grows from token
     to token: every runtime has both, and nothing is divided by a count.
@@ -196,12 +215,11 @@ class SentenceEmbedding(nn.Module):
 
     def __init__(self, width: int, positions: int, pooling: Pooling) -> None:
         super().__init__()
-        self.pooling = pooling
+        self.pooling, self.states = pooling, False
         widths = [width * len(pooling.modes), *(layer.width for layer in pooling.dense)]
         self.dense = nn.ModuleList(
-            nn.Linear(before, layer.width, layer.bias) for before, layer in zip(widths, pooling.dense, strict=False)
+            DenseLayer(before, layer) for before, layer in zip(widths, pooling.dense, strict=False)
         )
-        self.acts = [activation(layer.activation) if layer.activation else nn.Identity() for layer in pooling.dense]
         place = torch.arange(positions, dtype=torch.float32, device="cpu")
         self.register_buffer("place", (place + 1) * LATER, persistent=False)
         self.register_buffer("prompt", (place < pooling.skipped).float() * MASKED, persistent=False)
@@ -209,9 +227,10 @@ class SentenceEmbedding(nn.Module):
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Outputs:
         """Pool (B, T, C) into (B, D)."""
         x = torch.cat([self.pool(mode, hidden, attention_mask) for mode in self.pooling.modes], dim=-1)
-        for layer, act in zip(self.dense, self.acts, strict=True):
-            x = act(layer(x))
-        return {"sentence_embedding": self.to_length(x, -1)}
+        for layer in self.dense:
+            x = layer(x)
+        told = {"last_hidden_state": hidden} if self.states else {}
+        return told | {"sentence_embedding": self.to_length(x, -1)}
 
     def pool(self, mode: str, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """One way to pool (B, T, C) into (B, C)."""

@@ -48,9 +48,11 @@ DESCRIPTIONS = {
     "end_logits": "Unnormalized log-probabilities (natural logarithm) of each token as the answer's last.",
     "last_hidden_state": "Hidden states of each token, without a unit.",
     "pooler_output": "Summary of the text, without a unit, from -1 to 1.",
+    "sentence_embedding": "The text as one vector, without a unit.",
 }
 UNITS = {"input_ids": "id", "attention_mask": "0 or 1", "token_type_ids": "0 or 1", "logits": "nat"}
 UNITS |= {"start_logits": "nat", "end_logits": "nat", "last_hidden_state": "1", "pooler_output": "1"}
+UNITS |= {"sentence_embedding": "1"}
 
 
 def missing() -> str | None:

@@ -199,10 +199,10 @@ def _convert(model: Model, plan: Plan, longest: int, half: bool) -> tuple[bytes,
 
 
 def _table(translator: Translator, name: str) -> Weights:
-    """An embedding table: 8 bits with a scale a row, in float where the recipe or the plan says so."""
+    """An embedding table: 8 bits with a scale a row, in float where the recipe or the plan says so, or it is a row."""
     matrix = translator.tensors[name].detach().numpy()
     modules = [alias.rpartition(".")[0] for alias in translator.aliases[name]]
-    if translator.plan.mode(*modules) == "float":
+    if matrix.ndim == 1 or translator.plan.mode(*modules) == "float":
         return Weights(name, "fp32", matrix.shape, matrix)
     return quantize(name, matrix, 8)
 

@@ -279,6 +279,15 @@ class Graph:
             bias = self.weights(Weights(f"eps.{eps:g}", "fp32", (1,), np.array([eps], np.float32)))
         return self.linear(x, self.weights(ones), bias, self.value((*x.shape[:-1], 1)))
 
+    def largest(self, x: Value) -> Value:
+        """For each token of (1, 1, T, C) the largest numbers from it to the last; padding counts as none."""
+        window: dict[str, Any] = {
+            "pooling_height": 1, "pooling_width": self.longest, "padding_right": self.longest - 1, "padding_left": 0,
+            "padding_top": 0, "padding_bottom": 0, "stride_height": 1, "stride_width": 1, "dilation_height": 1,
+            "dilation_width": 1,
+        }  # fmt: skip
+        return self.unary("MaxPooling2d", x, **window)
+
     def norm(self, x: Value, name: str, scale: np.ndarray, shift: np.ndarray, eps: float) -> Value:
         """LayerNorm over the last axis. Means are products with 1/width, for the delegate has no reduction."""
         x = self.floats(x)

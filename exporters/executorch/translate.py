@@ -96,6 +96,10 @@ class Translator:
             "aten.slice.Tensor": self.slice,
             "aten.cat.default": self.concatenate,
             "aten.mean.dim": self.mean,
+            "aten.sum.dim_IntList": self.sum,
+            "aten.amax.default": self.largest,
+            "aten.sqrt.default": lambda node: self.graph.unary("SquareRoot", self.get(node.args[0])),
+            "aten.clamp.default": self.clamp,
             "aten.embedding.default": self.lookup,
             "aten.arange.default": lambda node: self.feed("count", "", "", (-1,)),
             "aten.rsub.Scalar": lambda node: self.scaled(self.get(node.args[0]), -1.0, node.args[1]),
@@ -296,6 +300,30 @@ class Translator:
             raise ConversionFailed(f"no translation of {node.name}, a mean over another axis, for XNNPACK.")
         out = self.graph.unary("GlobalAvgPooling2d", x, (1, 1, 1, x.shape[-1]), flags=KEEP_DIMS)
         return self.graph.reshape(out, self.four(node))
+
+    def sum(self, node: Any) -> Value:
+        """The sum over the last axis, as a product with ones: XNNPACK has means over the two before it alone."""
+        x = self.get(node.args[0])
+        if [self.axis(node.args[0], dim) for dim in node.args[1]] != [3]:
+            raise ConversionFailed(f"no translation of {node.name}, a sum over another axis, for XNNPACK.")
+        ones = np.ones((1, x.shape[-1]), np.float32)
+        stored = self.graph.weights(Weights(f"ones.{x.shape[-1]}", "fp32", ones.shape, ones))
+        out = self.graph.linear(x, stored, NONE, self.graph.value((*x.shape[:-1], 1)))
+        return self.graph.reshape(out, self.four(node))
+
+    def largest(self, node: Any) -> Value:
+        """The largest numbers over the tokens of (1, T, C): those from the first token to the last."""
+        x = self.graph.floats(self.get(node.args[0]))
+        if [self.axis(node.args[0], dim) for dim in node.args[1]] != [2]:
+            raise ConversionFailed(f"no translation of {node.name}, a maximum over another axis, for XNNPACK.")
+        every = self.graph.largest(x)
+        return self.graph.reshape(self.graph.slice(every, 2, 0, 1), self.four(node))
+
+    def clamp(self, node: Any) -> Value:
+        """Numbers held between limits."""
+        low, high = (*node.args[1:], None, None)[:2]
+        limits = (-math.inf if low is None else low, math.inf if high is None else high)
+        return self.graph.unary("Clamp", self.get(node.args[0]), limits=limits)
 
     def bias(self, node: Any) -> int:
         """A bias, in float."""
