@@ -32,7 +32,7 @@ from edgebert.preflight import TASKS, Asked, check_pair, known, preflight
 from edgebert.profiling.gate import validate as validate_on_device
 from edgebert.profiling.profile import Profile, profile
 from edgebert.quantization.observers import Samples
-from edgebert.quantization.recipes import Recipe
+from edgebert.quantization.recipes import TARGET_RECIPES, Recipe
 from edgebert.quantization.samples import load_samples
 from edgebert.report import Report, Tolerance
 from edgebert.runtimes import RUNTIMES, SUFFIXES
@@ -61,10 +61,17 @@ class Exported:
 
 
 def load(
-    model: str | Path = "default", task: str | None = None, random_init: bool = False, seed: int = 0
+    model: str | Path = "default",
+    task: str | None = None,
+    random_init: bool = False,
+    seed: int = 0,
+    random_head: bool = False,
+    prompt: str | None = None,
+    ignore_config: Sequence[str] = (),
 ) -> Checkpoint:
     """Load a checkpoint folder, a hub name, or `default`; see `edgebert.checkpoints.checkpoint.load`."""
-    return checkpoint.load(model, known("task", task, TASKS) if task else None, random_init, seed)
+    task = known("task", task, TASKS) if task else None
+    return checkpoint.load(model, task, random_init, seed, random_head, prompt, ignore_config)
 
 
 def open(folder: str | Path, threads: int = 1) -> Bundle:
@@ -91,6 +98,9 @@ def export(
     keep_float: Sequence[str] = (),
     min_delegated: float | None = None,
     trim_vocab: str | Path | None = None,
+    random_head: bool = False,
+    prompt: str | None = None,
+    ignore_config: Sequence[str] = (),
     progress: Progress = lambda step: None,
 ) -> Exported:
     """Export a model to a bundle that a phone runs, and prove that it says what the torch model says.
@@ -109,6 +119,9 @@ def export(
         keep_float: patterns of modules that stay float, such as `head.*` (see `edgebert.quantization.recipes.kept`).
         min_delegated: share of the arithmetic, 0 to 1, that an accelerated backend must take over.
         trim_vocab: a text corpus; only the pieces of the vocabulary that it needs are kept (see `checkpoints/trim.py`).
+        random_head: draw the head's weights where the checkpoint has none for the task.
+        prompt: the name of a prompt that a sentence encoder was trained with, to stand before each text.
+        ignore_config: keys of `config.json` to leave out, which are not known here and do not change the model.
         progress: is told each step as it begins.
 
     Raises:
@@ -120,15 +133,23 @@ def export(
         ParityFailed: the file does not say what torch says; `report` on the error has the figures.
         BudgetMissed: less is delegated than was asked for.
     """
+    target = known("target", target, TARGET_RECIPES)
     how = check_pair(target, recipe)
+    recipe = how.name
+    task = known("task", task, TASKS) if task else None
     if command := EXPORTERS[target].missing() or RUNTIMES[target].missing():
         raise MissingDependency(f"target {target} is not installed: run {command}")
     asked = Asked(
-        target, how, task, random_init, lengths, tuple(keep_float), calibration_file, min_delegated, trim_vocab
-    )
+        target, how, task, random_init, lengths, tuple(keep_float), calibration_file, min_delegated, trim_vocab,
+        random_head, prompt, tuple(ignore_config),
+    )  # fmt: skip
     fitting, step = preflight(model, asked)
     progress(step)
-    source = model if isinstance(model, Checkpoint) else load(model, task, random_init)
+    source = (
+        model
+        if isinstance(model, Checkpoint)
+        else load(model, task, random_init, random_head=random_head, prompt=prompt, ignore_config=ignore_config)
+    )
     if trim_vocab is not None:
         progress("trim the vocabulary")
         source = trim(source, Path(trim_vocab))

@@ -1,7 +1,7 @@
 """What can be said, and refused, before any weight is read."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,25 +17,74 @@ from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES, Recipe, kept
 # Sequence lengths where none are asked for, as far as a model's positions reach.
 LENGTHS = (32, 64, 128)
 
+# What transformers' pipelines, and users of the runtimes, call the same.
+ALIASES: Mapping[str, Mapping[str, str]] = {
+    "task": {
+        "text-classification": "sequence-classification",
+        "sentiment-analysis": "sequence-classification",
+        "zero-shot-classification": "sequence-classification",
+        "text-ranking": "sequence-classification",
+        "ner": "token-classification",
+        "fill-mask": "masked-lm",
+        "feature-extraction": "base",
+        "sentence-similarity": "sentence-embedding",
+        "text-generation": "causal-lm",
+    },
+    "target": {"litert": "tflite", "core-ml": "coreml", "onnxruntime": "onnx", "pte": "executorch"},
+    "recipe": {"float32": "fp32", "float16": "fp16", "half": "fp16"},
+}
+# Parts of names to what is meant by them, the more telling first.
+MEANINGS: Mapping[str, Mapping[str, str]] = {
+    "task": {
+        "token": "token-classification",
+        "entit": "token-classification",
+        "ner": "token-classification",
+        "tag": "token-classification",
+        "classif": "sequence-classification",
+        "sentiment": "sequence-classification",
+        "rank": "sequence-classification",
+        "embed": "sentence-embedding",
+        "similar": "sentence-embedding",
+        "mask": "masked-lm",
+        "generat": "causal-lm",
+        "causal": "causal-lm",
+        "question": "question-answering",
+        "qa": "question-answering",
+        "choice": "multiple-choice",
+        "feature": "base",
+    },
+    "recipe": {"dynamic": "w8a8-dynamic", "static": "w8a8-static", "4": "w4", "8": "w8", "16": "fp16", "32": "fp32"},
+    "target": {"lite": "tflite", "core": "coreml", "apple": "coreml", "torch": "executorch"},
+}
+# The recipe that `int8` means, where it is not w8a8-dynamic.
+EIGHT_BITS = {"coreml": "w8"}
+
 TASKS = tuple(dict.fromkeys(task for family in MODELS.values() for task in family.heads))
 
 
 def check_pair(target: str, recipe: str) -> Recipe:
     """The recipe of that name, if the target takes it."""
-    known("target", target, TARGET_RECIPES)
-    known("recipe", recipe, RECIPES)
+    target = known("target", target, TARGET_RECIPES)
+    recipe = known("recipe", asked_recipe(target, recipe), RECIPES)
     check_recipe(target, recipe)
     return RECIPES[recipe]
 
 
 def known(what: str, name: str, names: Iterable[str]) -> str:
-    """The name itself, or InputError with the nearest one that exists."""
+    """The name itself, or what others call by it, or InputError with the one that is nearest in meaning or letters."""
     there = list(dict.fromkeys(names))
+    name = ALIASES.get(what, {}).get(name, name)
     if name not in there:
-        near = difflib.get_close_matches(name, there, 1)
+        meant = [found for part, found in MEANINGS.get(what, {}).items() if part in name.lower() and found in there]
+        near = meant or difflib.get_close_matches(name, there, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"{what} {name!r} is not known; {hint}there are {', '.join(there)}.")
     return name
+
+
+def asked_recipe(target: str, name: str) -> str:
+    """A recipe's name; `int8` is the target's own 8-bit default."""
+    return EIGHT_BITS.get(target, "w8a8-dynamic") if name in ("int8", "8bit", "w8a8") else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +100,9 @@ class Asked:
     calibration_file: str | Path | None
     min_delegated: float | None
     trim_vocab: str | Path | None
+    random_head: bool = False
+    prompt: str | None = None
+    ignore_config: tuple[str, ...] = ()
 
 
 def preflight(model: str | Path | Checkpoint, asked: Asked) -> tuple[tuple[int, ...], str]:
@@ -73,9 +125,13 @@ def preflight(model: str | Path | Checkpoint, asked: Asked) -> tuple[tuple[int, 
         raise InputError(f"{recipe.name} takes no calibration texts; {needing} do.")
     if asked.min_delegated is not None and not 0 <= asked.min_delegated <= 1:
         raise InputError(f"min_delegated={asked.min_delegated}; a share of the arithmetic from 0 to 1 is needed.")
-    if asked.task is not None:
-        known("task", asked.task, TASKS)
-    outline = model.model if isinstance(model, Checkpoint) else checkpoint.outline(model, asked.task)
+    if isinstance(model, Checkpoint):
+        if asked.random_head or asked.prompt or asked.ignore_config:
+            raise InputError("a model is loaded already: pass random_head, prompt and ignore_config to edgebert.load.")
+        outline = model.model
+    else:
+        any_head = asked.random_head or asked.random_init
+        outline = checkpoint.outline(model, asked.task, any_head, asked.prompt, asked.ignore_config)
     _check_patterns(outline, recipe, asked.keep_float)
     if asked.trim_vocab is None:  # what is trimmed may fit where the whole does not
         EXPORTERS[asked.target].check(outline, recipe)

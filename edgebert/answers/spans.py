@@ -60,9 +60,8 @@ def answer(
 
 
 def _inside(window: Encoding) -> np.ndarray:
-    """Which tokens are the context's: of the second type, and no special ones."""
-    marks = zip(window.token_type_ids, window.special_tokens_mask, strict=True)
-    return np.array([bool(kind) and not special for kind, special in marks])
+    """Which tokens are the context's, the second text's."""
+    return np.array(window.sequences) == 1
 
 
 def _chances(logits: np.ndarray, inside: np.ndarray, reading: Reading) -> np.ndarray:
@@ -74,11 +73,8 @@ def _chances(logits: np.ndarray, inside: np.ndarray, reading: Reading) -> np.nda
 
 def _word(window: Encoding, token: int) -> tuple[int, int]:
     """The first character of a token's word and the one after its last, as far as the window has the word."""
-    same = [
-        place
-        for place, (number, kind) in enumerate(zip(window.words, window.token_type_ids, strict=True))
-        if number == window.words[token] and kind == window.token_type_ids[token] and number >= 0
-    ]
+    own = (window.sequences[token], window.words[token])
+    same = [i for i, word in enumerate(zip(window.sequences, window.words, strict=True)) if word == own and own[1] >= 0]
     if not same:
         return window.offsets[token]
     return min(window.offsets[i][0] for i in same), max(window.offsets[i][1] for i in same)

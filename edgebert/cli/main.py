@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 from edgebert.cli import render
-from edgebert.errors import EdgebertError, ParityFailed
+from edgebert.errors import EdgebertError, InputError, ParityFailed
 from edgebert.files import INTERRUPTS
 
 EXPORT_STEPS = 5
@@ -93,6 +93,14 @@ def _parser() -> argparse.ArgumentParser:
         help="checkpoint folder, hub name, preset with --random-init, or default: the embedded intent classifier",
     )  # fmt: skip
     sub.add_argument("--task", help="the head; otherwise the one that the checkpoint was saved with")
+    sub.add_argument(
+        "--random-head", action="store_true", help="draw the head where the checkpoint has none for --task"
+    )
+    sub.add_argument("--prompt", metavar="NAME", help="a sentence encoder's prompt, to stand before each text")
+    sub.add_argument(
+        "--ignore-config", action="append", default=[], metavar="KEY",
+        help="leave out a key of config.json that is not known and does not change the model (give it several times)",
+    )  # fmt: skip
     sub.add_argument("--target", default="tflite", help="runtime to export for (default: %(default)s)")
     sub.add_argument("--recipe", default="w8a8-dynamic", help="what happens to the numbers (default: %(default)s)")
     sub.add_argument(
@@ -130,10 +138,19 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub = verb("predict", predict, "answer a text with a bundle")
     sub.add_argument("folder", help="the bundle")
-    sub.add_argument("text", help="a sentence, a question, a prompt, or a text with [MASK]")
+    sub.add_argument("text", nargs="?", help="a sentence, a question, a prompt, or a text with [MASK]")
     sub.add_argument(
         "--pair", action="append", default=[], metavar="TEXT",
         help="second text: a question's context, or a choice (give it several times)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--file", metavar="FILE",
+        help="texts, one a line, or .jsonl with text, question, pair, context, choices; - is standard input: one line "
+        "of JSON an answer",
+    )  # fmt: skip
+    sub.add_argument(
+        "--no-answer", action="store_true",
+        help="question-answering: the answer may be none, as for a model trained on SQuAD 2",
     )  # fmt: skip
     sub.add_argument(
         "--max-new-tokens", type=int, metavar="N", help="causal-lm: go on from the text for up to N tokens, greedily"
@@ -226,7 +243,8 @@ def export(arguments: argparse.Namespace) -> int:
             model=arguments.model, task=arguments.task, target=arguments.target, recipe=arguments.recipe,
             lengths=arguments.lengths, out=arguments.out, force=arguments.force, random_init=arguments.random_init,
             validate=arguments.validate, calibration_file=arguments.calibration, keep_float=arguments.keep_float,
-            min_delegated=arguments.min_delegated, trim_vocab=arguments.trim_vocab, progress=steps,
+            min_delegated=arguments.min_delegated, trim_vocab=arguments.trim_vocab, random_head=arguments.random_head,
+            prompt=arguments.prompt, ignore_config=arguments.ignore_config, progress=steps,
         )  # fmt: skip
     if arguments.json:
         from dataclasses import asdict
@@ -282,12 +300,23 @@ def predict(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from edgebert import api
+    from edgebert.cli import batch
 
+    if (arguments.text is None) == (arguments.file is None):
+        raise InputError("one text, or --file with many, is needed.")
     with api.open(arguments.folder, arguments.threads) as opened:
-        if arguments.max_new_tokens is None:
-            answer = opened.predict(arguments.text, *arguments.pair)
-        else:
+        if arguments.file is not None:
+            return 2 if batch.answer_file(opened, arguments.file) else 0
+        if arguments.max_new_tokens is not None:
             answer = asdict(opened.generate(arguments.text, arguments.max_new_tokens))
+        elif arguments.no_answer:
+            answer = opened.answer(arguments.text, *arguments.pair, may_be_none=True)
+        else:
+            answer = opened.predict(arguments.text, *arguments.pair)
+        longest = opened.manifest.lengths[-1]
+    if answer.get("truncated"):
+        given = answer["token_count"]
+        print(f"edgebert: the text has {given} tokens, of which the first {longest} were read", file=sys.stderr)
     if arguments.json:
         print(json.dumps(answer, ensure_ascii=False))
         return 0

@@ -84,8 +84,8 @@ def tokens_before_channels(model: Model, grouped: GroupedForm = GroupedPointwise
     encoder: Any = found.get("encoder")
     if encoder is None or len(found) < 1 + 2 * len(encoder.layers):  # a layer of another kind: told by `matched`
         return lowered
-    names = {field.name for field in dataclasses.fields(bert.BertConfig)}
-    config = bert.BertConfig(**{k: v for k, v in dataclasses.asdict(model.config).items() if k in names})
+    names = [field.name for field in dataclasses.fields(bert.BertConfig) if hasattr(model.config, field.name)]
+    config = bert.BertConfig(**{name: getattr(model.config, name) for name in names})
     with torch.device("meta"):  # every tensor is replaced below
         turned = bert.BertEncoder(config)
     turned.embeddings = encoder.embeddings

@@ -9,7 +9,7 @@ Shapes: B texts, T tokens, V vocabulary.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,9 +25,9 @@ from edgebert.tokenizers import structure, vocabulary
 # The special tokens, and the names they go by when no config names them; the unknown one is asked of the model.
 ROLES = {
     "pad_token": ("[PAD]", "<pad>"),
-    "cls_token": ("[CLS]",),
-    "sep_token": ("[SEP]",),
-    "mask_token": ("[MASK]",),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "mask_token": ("[MASK]", "<mask>"),
 }
 NAMED = ("bos_token", "eos_token", "unk_token", *ROLES)
 
@@ -51,6 +51,7 @@ class Encoding:
         tokens: the tokens as text.
         words: for each token the number of its word in its own text, by the splitting at spaces and signs that comes
             before the vocabulary; -1 for [CLS] and [SEP].
+        sequences: for each token the number of its text, 0 or 1; -1 for [CLS] and [SEP].
     """
 
     ids: list[int]
@@ -60,6 +61,7 @@ class Encoding:
     special_tokens_mask: list[int]
     tokens: list[str]
     words: list[int]
+    sequences: list[int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +74,8 @@ class Tokenizer:
         vocab_size: V, every id is below it. Tokens added on top of the vocabulary count: transformers' len(tokenizer).
         max_length: the most tokens that the model takes, None when its config does not say.
         vocabulary: the vocab.txt or .model that it was read from, as bytes; None when from a tokenizer.json.
+        doubled: whether two [SEP] stand between the texts of a pair, as RoBERTa and XLM-R have it.
+        typed: whether the second text of a pair is of type 1; else all tokens are of type 0, again as those have it.
     """
 
     backend: tokenizers.Tokenizer
@@ -79,6 +83,8 @@ class Tokenizer:
     vocab_size: int
     max_length: int | None = None
     vocabulary: bytes | None = None
+    doubled: bool = False
+    typed: bool = True
 
     @property
     def kind(self) -> str:
@@ -121,7 +127,7 @@ class Tokenizer:
         Raises:
             InputError: a text is no str or has lone surrogates; max_length leaves no room for [CLS] and [SEP].
         """
-        _check_room(max_length, pair=pair is not None)
+        self._check_room(max_length, 1 if pair is None else 2)
         return self._join(self._split(text, pair), max_length)
 
     def windows(self, text: str, pair: str, max_length: int, stride: int) -> list[Encoding]:
@@ -137,7 +143,7 @@ class Tokenizer:
             InputError: as `encode`, and where `text` leaves no room for a token of `pair`.
         """
         first, second = self._split(text, pair)
-        room = max_length - len(first) - 3
+        room = max_length - len(first) - self.specials(2)
         if room < 1:
             raise InputError(
                 f"the first text has {len(first)} tokens, which leaves no room for another in {max_length}: shorten it."
@@ -169,7 +175,7 @@ class Tokenizer:
             raise InputError("batch got one str; it takes a list of texts or (text, text) pairs: pass [text]")
         rows = [(item,) if isinstance(item, str) else _checked_pair(item) for item in texts]
         for limit in (length, max_length):
-            _check_room(limit, pair=any(len(row) == 2 for row in rows))
+            self._check_room(limit, max((len(row) for row in rows), default=1))
         limit = min((n for n in (length, max_length) if n is not None), default=None)
         given = [_checked(t) for row in rows for t in row]
         with structure.contained("the tokenizer cannot split one of these texts"):
@@ -199,7 +205,7 @@ class Tokenizer:
         of a pair each with each.
         """
         sizes = [len(part) for part in parts]
-        keep = sizes if max_length is None else _longest_first(sizes, max_length - len(parts) - 1)
+        keep = sizes if max_length is None else _longest_first(sizes, max_length - self.specials(len(parts)))
         return self._framed(parts, [(0, n) for n in keep])
 
     def _framed(self, parts: list[tokenizers.Encoding], keep: list[tuple[int, int]]) -> Encoding:
@@ -213,28 +219,46 @@ class Tokenizer:
             ids=framed,
             attention_mask=[1] * len(framed),
             token_type_ids=self.create_token_type_ids_from_sequences(*ids),
-            offsets=_frame((0, 0), (0, 0), [part.offsets[kept] for part, kept in zip(parts, cut, strict=True)]),
-            special_tokens_mask=_frame(1, 1, [[0] * len(part) for part in ids]),
-            tokens=_frame(cls, sep, [part.tokens[kept] for part, kept in zip(parts, cut, strict=True)]),
-            words=_frame(-1, -1, numbers),
+            offsets=self._frame((0, 0), (0, 0), [part.offsets[kept] for part, kept in zip(parts, cut, strict=True)]),
+            special_tokens_mask=self._frame(1, 1, [[0] * len(part) for part in ids]),
+            tokens=self._frame(cls, sep, [part.tokens[kept] for part, kept in zip(parts, cut, strict=True)]),
+            words=self._frame(-1, -1, numbers),
+            sequences=self._frame(-1, -1, [[number] * len(part) for number, part in enumerate(ids)]),
         )
+
+    def specials(self, texts: int) -> int:
+        """How many special tokens stand around and between one text or two."""
+        return texts + 1 + (self.doubled and texts == 2)
+
+    def _frame(self, first: T, last: T, parts: Sequence[Sequence[T]]) -> list[T]:
+        """`first` before all, and `last` after each; twice between two where [SEP] is doubled."""
+        between = [last] if self.doubled else []
+        rest = [item for part in parts[1:] for item in (*between, *part, last)]
+        return [first, *parts[0], last, *rest]
+
+    def _check_room(self, limit: int | None, texts: int) -> None:
+        needed = self.specials(texts)
+        if limit is not None and limit < needed:
+            raise InputError(f"length {limit} has no room for [CLS] and [SEP]: give {needed} or more, or None")
 
     def build_inputs_with_special_tokens(self, ids: Sequence[int], pair_ids: Sequence[int] | None = None) -> list[int]:
         """[CLS] A [SEP], or [CLS] A [SEP] B [SEP], from ids without special tokens."""
-        return _frame(self.cls_id, self.sep_id, [ids] if pair_ids is None else [ids, pair_ids])
+        return self._frame(self.cls_id, self.sep_id, [ids] if pair_ids is None else [ids, pair_ids])
 
     def create_token_type_ids_from_sequences(
         self, ids: Sequence[int], pair_ids: Sequence[int] | None = None
     ) -> list[int]:
         """0 for each token of [CLS] A [SEP], 1 for each of B [SEP]."""
-        return [0] * (len(ids) + 2) + ([] if pair_ids is None else [1] * (len(pair_ids) + 1))
+        if pair_ids is None:
+            return [0] * (len(ids) + 2)
+        return [0] * (len(ids) + 2 + self.doubled) + [int(self.typed)] * (len(pair_ids) + 1)
 
     def get_special_tokens_mask(
         self, ids: Sequence[int], pair_ids: Sequence[int] | None = None, already_has_special_tokens: bool = False
     ) -> list[int]:
         """1 where `build_inputs_with_special_tokens` puts a special token, or where `ids` already has one."""
         if not already_has_special_tokens:
-            return _frame(1, 1, [[0] * len(part) for part in (ids, pair_ids) if part is not None])
+            return self._frame(1, 1, [[0] * len(part) for part in (ids, pair_ids) if part is not None])
         if pair_ids is not None:
             raise InputError("ids that already have special tokens are one sequence; pass it without pair_ids")
         special = {i for i, token in self.backend.get_added_tokens_decoder().items() if token.special}
@@ -306,9 +330,7 @@ def load(path: Path) -> Tokenizer:
             backend.post_processor = vocabulary.template(backend, ids["cls_token"], ids["sep_token"])
         size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         source = None if file.suffix == ".json" else read(file, vocabulary.LARGEST)
-        tokenizer = Tokenizer(backend, ids, size, config["model_max_length"], source)
-        _check(file, tokenizer)
-    return tokenizer
+        return _formed(file, Tokenizer(backend, ids, size, config["model_max_length"], source))
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -385,12 +407,18 @@ def _add_tokens(file: Path, backend: tokenizers.Tokenizer, config: dict[str, Any
     return {role: int(backend.token_to_id(token.content) or 0) for role, token in named.items()}
 
 
-def _check(file: Path, tokenizer: Tokenizer) -> None:
-    """Refuses a tokenizer.json of another family, before it makes ids that mean something else."""
-    for pair in (None, "b"):
-        theirs, ours = tokenizer.backend.encode("a", pair), tokenizer.encode("a", pair)
-        if (theirs.ids, theirs.type_ids) != (ours.ids, ours.token_type_ids):
-            raise InputError(f"{file} does not make [CLS] A [SEP] B [SEP] of two texts: it is not of BERT's family")
+def _formed(file: Path, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with the way to frame a pair that its tokenizer.json has.
+
+    Raises:
+        InputError: it frames texts in none of the ways of BERT's family, and makes ids that mean something else.
+    """
+    for doubled, typed in ((False, True), (True, False), (False, False)):
+        formed = replace(tokenizer, doubled=doubled, typed=typed)
+        pairs = [(formed.backend.encode("a", pair), formed.encode("a", pair)) for pair in (None, "b")]
+        if all((theirs.ids, theirs.type_ids) == (ours.ids, ours.token_type_ids) for theirs, ours in pairs):
+            return formed
+    raise InputError(f"{file} does not make [CLS] A [SEP] B [SEP] of two texts: it is not of BERT's family")
 
 
 def _checked(text: object) -> str:
@@ -409,17 +437,6 @@ def _checked_pair(pair: object) -> tuple[str, str]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"batch takes texts and (text, text) pairs, and {pair!r:.80} came")
     return pair[0], pair[1]
-
-
-def _check_room(limit: int | None, pair: bool) -> None:
-    needed = 3 if pair else 2
-    if limit is not None and limit < needed:
-        raise InputError(f"length {limit} has no room for [CLS] and [SEP]: give {needed} or more, or None")
-
-
-def _frame(first: T, last: T, parts: Sequence[Sequence[T]]) -> list[T]:
-    """`first` before all, and `last` after each."""
-    return [first, *(item for part in parts for item in (*part, last))]
 
 
 def _longest_first(lengths: list[int], room: int) -> list[int]:

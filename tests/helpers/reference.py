@@ -23,6 +23,7 @@ def reference(name: str, task: str, config: Any = None, seed: int = 0, **changes
     family = MODELS[name]
     values = dataclasses.asdict(config or family.config.tiny())
     values.pop("labels")
+    values.pop("pooling")
     if values.get("summary_activation") == "":
         values = {key: value for key, value in values.items() if not key.startswith("summary_")}
     architecture = next(cls for cls, of in family.architectures.items() if of == task)

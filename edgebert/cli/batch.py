@@ -1,0 +1,93 @@
+"""Many texts from a file, an answer for each as a line of JSON, in order."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from edgebert.bundle.opened import Bundle
+from edgebert.errors import EdgebertError, InputError
+from edgebert.files import check_file, parse_json
+
+LINE = 1 << 20  # bytes of a line
+EVERY = 1.0  # seconds between two tellings of how far it is
+
+# What a line of `.jsonl` may have: the first text under one of these, and what goes with it.
+FIRST, SECOND = ("text", "question"), ("pair", "context", "choices")
+
+
+def answer_file(opened: Bundle, name: str) -> int:
+    """Print an answer for each line of a file; one that cannot be answered has `error`, and the others go on.
+
+    Args:
+        opened: the bundle.
+        name: a file with a text a line, or one that ends in `.jsonl`, whose lines are objects; `-` is standard input,
+            whose lines are objects where they begin as such.
+
+    Returns:
+        The lines that could not be answered.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    failed = count = 0
+    told = time.perf_counter()
+    for line in _lines(name):
+        try:
+            answer = opened.predict(*_asked(line, name))
+        except EdgebertError as error:
+            answer = {"error": str(error)}
+            failed += 1
+        print(json.dumps(answer, ensure_ascii=False), flush=True)
+        count += 1
+        if time.perf_counter() - told > EVERY:
+            print(f"{count} answered", file=sys.stderr, flush=True)
+            told = time.perf_counter()
+    print(f"{count} answered, {failed} of them with an error", file=sys.stderr)
+    return failed
+
+
+def _lines(name: str) -> Iterator[bytes]:
+    """The lines of a file, without their ends."""
+    if name == "-":
+        yield from _split(sys.stdin.buffer)
+        return
+    check_file(Path(name), sys.maxsize)
+    with open(name, "rb") as file:
+        yield from _split(file)
+
+
+def _split(file: BinaryIO) -> Iterator[bytes]:
+    while line := file.readline(LINE):
+        if not line.endswith(b"\n") and len(line) == LINE:
+            while (rest := file.readline(LINE)) and not rest.endswith(b"\n"):
+                pass  # what is too long is not kept, but told as one line
+        yield line.removesuffix(b"\n").removesuffix(b"\r") if len(line) < LINE else line
+
+
+def _asked(line: bytes, name: str) -> list[str]:
+    """A line's texts.
+
+    Raises:
+        InputError: it is no text or no such object.
+    """
+    if len(line) >= LINE:
+        raise InputError(f"the line has {LINE:,} bytes or more: split the text.")
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the line is not UTF-8 (byte {error.start}): save the file as UTF-8.") from None
+    if not name.endswith(".jsonl") and not (name == "-" and text.lstrip().startswith("{")):
+        return [text]
+    raw = parse_json(line, Path("the line"))
+    firsts, seconds = ([key for key in keys if key in raw] for keys in (FIRST, SECOND))
+    if len(firsts) != 1 or len(seconds) > 1 or set(raw) - {*FIRST, *SECOND, "id"}:
+        raise InputError(f"the line has {', '.join(raw)}: text or question, and pair, context or choices are taken.")
+    value: Any = raw[seconds[0]] if seconds else []
+    rest = value if isinstance(value, list) else [value]
+    texts = [raw[firsts[0]], *rest]
+    if not all(isinstance(each, str) for each in texts):
+        raise InputError("the line's texts are to be strings, and choices a list of them.")
+    return texts
