@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUNDLE := build/default-tflite-w8a8-dynamic
 
-.PHONY: export test test-all floors lint clean
+.PHONY: export test test-all floors oracle lint clean
 
 export: $(VENV)/.tflite
 	$(BIN)/edgebert export --target tflite --out $(BUNDLE) --force
@@ -19,6 +19,10 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.all
 	$(PYTEST)
+
+# transformers 4 beside 5, for a test of the slow tier that asks its pipeline.
+oracle: $(VENV)/.test
+	$(BIN)/pip install --quiet --target build/transformers-4 --no-deps --upgrade "transformers==4.57.*" "tokenizers==0.22.*" "huggingface_hub==0.36.*"
 
 # Environments with older runtimes, which a test of the slow tier asks; see tests/helpers/floors.py.
 floors: $(VENV)/.test

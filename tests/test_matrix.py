@@ -34,6 +34,8 @@ QUICK = [
     ("squeezebert", "sequence-classification", "coreml", "w8a8-static"),
     ("electra", "replaced-token-detection", "executorch", "w8a8-dynamic"),
     ("distilbert", "base", "coreml", "fp16"),
+    ("convbert", "sentence-embedding", "tflite", "w8a8-dynamic"),
+    ("squeezebert", "sentence-embedding", "executorch", "w8a8-dynamic"),
 ]
 
 ALL = [
@@ -51,7 +53,8 @@ ALL = [
 )
 def test_cell(tmp_path: Path, name: str, task: str, target: str, recipe: str) -> None:
     reference(name, task).save_pretrained(tmp_path / "checkpoint")
-    made = edgebert.export(tmp_path / "checkpoint", target=target, recipe=recipe, lengths=(8, 16), out=tmp_path / "out")
+    where, out = tmp_path / "checkpoint", tmp_path / "out"
+    made = edgebert.export(where, task=task, target=target, recipe=recipe, lengths=(8, 16), out=out)
     assert made.report is not None
     assert made.report.passed
     assert edgebert.validate(tmp_path / "out").outputs == made.report.outputs

@@ -10,6 +10,7 @@ from edgebert.errors import InputError
 from edgebert.tokenizers.tokenizer import Encoding
 
 HIDDEN = -10000.0  # what transformers puts in the place of logits that are not to count
+CANDIDATES = 12  # of a window; those that are the same text, as whole words, count together
 
 
 def answer(
@@ -31,32 +32,39 @@ def answer(
         may_be_none: whether the model was trained on questions without an answer, as those of SQuAD 2.
 
     Returns:
-        `answer`, `start` and `end` in characters (code points), `score` a probability; `no_answer` the probability that
-        there is none, and where that is greater and `may_be_none` holds, the answer is empty.
+        `answer`, `start` and `end` in characters (code points), `score` the probabilities of all spans that are this
+        text, in windows that overlap more than once; `no_answer` the probability that there is none, and where that is
+        greater and `may_be_none` holds, the answer is empty.
 
     Raises:
         InputError: the context has no words.
     """
-    best, place, none = -1.0, (0, 0, 0), 1.0
-    for number, (window, start, end) in enumerate(zip(windows, starts, ends, strict=True)):
+    found: dict[str, tuple[float, int, int]] = {}
+    none = 1.0
+    for window, start, end in zip(windows, starts, ends, strict=True):
         inside = _inside(window)
         if not inside.any():
             continue
         first, last = (_chances(logits[: len(inside)], inside, reading) for logits in (start, end))
         none = min(none, float(first[0] * last[0]))
-        first[0] = last[0] = 0.0
-        # From a token to one at most so many further on.
-        pairs = np.tril(np.triu(first[:, None] * last[None, :]), (reading.longest_answer or len(inside)) - 1)
-        at, to = (int(i) for i in np.unravel_index(int(pairs.argmax()), pairs.shape))
-        if inside[at] and inside[to] and pairs[at, to] > best:
-            best, place = float(pairs[at, to]), (number, at, to)
-    if best < 0:
+        for score, at, to in _candidates(first, last, inside, reading.longest_answer or len(inside)):
+            a, b = _word(window, at)[0], _word(window, to)[1]
+            before, *place = found.get(context[a:b].lower(), (0.0, a, b))
+            found[context[a:b].lower()] = (before + score, place[0], place[1])
+    if not found:
         raise InputError("the context has no words to find an answer in: pass some with --pair.")
+    best, a, b = max(found.values(), key=lambda each: each[0])
     if may_be_none and none > best:
         return {"answer": "", "start": 0, "end": 0, "score": none, "no_answer": none}
-    window, at, to = windows[place[0]], *place[1:]
-    a, b = _word(window, at)[0], _word(window, to)[1]
     return {"answer": context[a:b], "start": a, "end": b, "score": best, "no_answer": none}
+
+
+def _candidates(first: np.ndarray, last: np.ndarray, inside: np.ndarray, most: int) -> list[tuple[float, int, int]]:
+    """The likeliest spans of a window, each with its score, its first and its last token, the likeliest first."""
+    pairs = np.tril(np.triu(np.outer(first * inside, last * inside)), most - 1)
+    order = np.argsort(-pairs, axis=None, kind="stable")[:CANDIDATES]
+    places = [(int(at), int(to)) for at, to in zip(*np.unravel_index(order, pairs.shape), strict=True)]
+    return [(float(pairs[at, to]), at, to) for at, to in places if inside[at] and inside[to] and pairs[at, to] > 0]
 
 
 def _inside(window: Encoding) -> np.ndarray:

@@ -156,7 +156,7 @@ def _read(
     raw = read_config(folder)
     if absent := [key for key in ignored if key not in raw]:
         raise InputError(f"--ignore-config {absent[0]}: {folder / 'config.json'} has no such key.")
-    raw = {key: value for key, value in raw.items() if key not in ignored}
+    raw = {key: value for key, value in raw.items() if key not in ignored} | sentence.activation(folder)
     family, config, task = interpret(raw, task or ("sentence-embedding" if modules else None), any_head)
     if prompt is not None and task != "sentence-embedding":
         raise InputError(f"--prompt {prompt!r}: only a sentence encoder has prompts, and this is for {task}.")

@@ -87,6 +87,13 @@ def find(folder: Path, prompt: str | None = None) -> Modules | None:
     return Modules(steps[0][1], pooling, tuple(dense), include)
 
 
+def activation(folder: Path) -> dict[str, Any]:
+    """What a cross-encoder's own file says of its activation, as a `config.json` of version 4 has it; else nothing."""
+    raw = read_json(folder / PROMPTS) if is_file(folder / PROMPTS) else {}
+    named = raw.get("activation_fn")
+    return {"sentence_transformers": {"activation_fn": named}} if named else {}
+
+
 def weights(modules: Modules) -> tuple[dict[str, Tensor], list[Path]]:
     """The tensors of the dense layers, under names that `models/heads.py` knows, and their files."""
     tensors: dict[str, Tensor] = {}

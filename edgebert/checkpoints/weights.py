@@ -36,7 +36,7 @@ def our_name(family: Family, task: str, theirs: str) -> str | None:
     if pattern in family.encoder_weights:
         return f"encoder.{family.encoder_weights[pattern].format(*numbers)}.{leaf}"
     if pattern in head:
-        return f"head.{head[pattern]}.{leaf}"
+        return f"head.{head[pattern].format(*numbers)}.{leaf}"
     return None
 
 

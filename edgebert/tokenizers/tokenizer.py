@@ -137,7 +137,7 @@ class Tokenizer:
             text: stands first in each window and is not cut.
             pair: one window holds all of it where it fits.
             max_length: tokens of a window at most.
-            stride: tokens of `pair` that a window has in common with the next; fewer where `text` leaves less room.
+            stride: tokens of `pair` that a window shares with the next; half of them where `text` leaves no more.
 
         Raises:
             InputError: as `encode`, and where `text` leaves no room for a token of `pair`.
@@ -148,7 +148,7 @@ class Tokenizer:
             raise InputError(
                 f"the first text has {len(first)} tokens, which leaves no room for another in {max_length}: shorten it."
             )
-        step = room - min(stride, room // 2)
+        step = room - (stride if stride < room else room // 2)
         starts = range(0, max(len(second) - room, 0) + step, step)
         return [self._framed([first, second], [(0, len(first)), (start, start + room)]) for start in starts]
 

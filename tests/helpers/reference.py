@@ -26,7 +26,8 @@ def reference(name: str, task: str, config: Any = None, seed: int = 0, **changes
     values.pop("pooling")
     if values.get("summary_activation") == "":
         values = {key: value for key, value in values.items() if not key.startswith("summary_")}
-    architecture = next(cls for cls, of in family.architectures.items() if of == task)
+    saved = "base" if task == "sentence-embedding" else task  # which is what is made of the encoder's output
+    architecture = next(cls for cls, of in family.architectures.items() if of == saved)
     model_class = getattr(transformers, architecture)
     if task != "question-answering":  # there transformers takes the two labels for start and end
         values |= LABELS

@@ -1,0 +1,239 @@
+"""Answers are those of transformers' pipelines and of sentence-transformers, from each target's file."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from answering import TEXTS, labelled, save, save_sentence_encoder
+from paths import ROOT
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from tiers import quick
+from transformers import AutoModelForMultipleChoice, AutoTokenizer, pipeline
+
+import edgebert
+from edgebert.bundle.opened import Bundle
+from edgebert.models import MODELS
+from edgebert.preflight import asked_recipe
+from edgebert.quantization.recipes import TARGET_RECIPES
+
+pytestmark = pytest.mark.parity
+
+EXACT = 1e-4  # of scores in fp32
+DECIDED = 0.1  # between the first two scores, from which on 8 bits have the same label
+LONGEST = 32
+PAIRS = [(TEXTS[0], TEXTS[1]), (TEXTS[1], TEXTS[3]), (TEXTS[2], TEXTS[0])]
+CELLS = [(target, recipe) for target in TARGET_RECIPES for recipe in ("fp32", asked_recipe(target, "int8"))]
+
+# transformers 4, which has a pipeline for questions, as 5 has not; `make oracle` puts it there.
+ORACLE = ROOT / "build" / "transformers-4"
+ASK = """
+import json, sys
+from transformers import pipeline
+ask = pipeline("question-answering", model=sys.argv[1], tokenizer=sys.argv[1])
+keys = dict(max_seq_len=int(sys.argv[2]), doc_stride=int(sys.argv[2]) // 2)
+asked = json.load(sys.stdin)
+print(json.dumps([ask(question=q, context=c, handle_impossible_answer=bool(none), **keys) for q, c, none in asked]))
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("answers")
+
+
+def exported(checkpoint: Path, target: str, recipe: str, **how: Any) -> Bundle:
+    """A checkpoint's bundle, opened; made once."""
+    out = checkpoint.with_name(f"{checkpoint.name}-{target}-{recipe}")
+    if not out.exists():
+        edgebert.export(checkpoint, target=target, recipe=recipe, lengths=(8, LONGEST), out=out, **how)
+    return edgebert.open(out)
+
+
+def once(folder: Path, make: Callable[..., Path], *given: Any, **how: Any) -> Path:
+    """A checkpoint, made once."""
+    return folder if folder.exists() else make(folder, *given, **how)
+
+
+# A kind of classifier to its config.
+CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "single": {},
+    "multi": {"problem_type": "multi_label_classification"},
+    "one": labelled("relevant") | {"num_labels": 1},
+    "regression": labelled("stars") | {"num_labels": 1, "problem_type": "regression"},
+}
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize(("target", "recipe"), quick(CELLS, [("executorch", "fp32"), ("executorch", "w8a8-dynamic")]))
+def test_classes(place: Path, kind: str, target: str, recipe: str) -> None:
+    folder = once(place / kind, save, "sequence-classification", **CLASSIFIERS[kind])
+    theirs = pipeline("text-classification", model=str(folder), tokenizer=str(folder))
+    with exported(folder, target, recipe) as bundle:
+        for text, answer in zip(TEXTS, bundle.predict(TEXTS), strict=True):
+            wanted = theirs(text, top_k=None)
+            scores = {entry["label"]: entry["score"] for entry in wanted}
+            if kind == "multi":
+                told = dict(zip(bundle.manifest.labels, answer["scores"], strict=True))
+                assert {entry["label"] for entry in answer["labels"]} == {
+                    n for n, score in told.items() if score >= 0.5
+                }
+            else:
+                told = {entry["label"]: entry["score"] for entry in answer["labels"]}
+                assert answer["score"] == max(told.values())
+            if recipe == "fp32":
+                assert told == pytest.approx(scores, abs=EXACT)
+            elif decided([entry["score"] for entry in wanted]):
+                assert max(told, key=told.__getitem__) == wanted[0]["label"]
+            assert len(answer["logits"]) == len(bundle.manifest.labels)
+
+
+def decided(scores: list[float]) -> bool:
+    """Whether the first of some scores is well ahead."""
+    return len(scores) > 1 and scores[0] - scores[1] > DECIDED
+
+
+@pytest.mark.parametrize("written", ["Sigmoid", "Identity"])
+@pytest.mark.parametrize(("target", "recipe"), quick(CELLS, [("executorch", "fp32")]))
+def test_a_cross_encoder(place: Path, written: str, target: str, recipe: str) -> None:
+    def make(folder: Path) -> Path:
+        inner = save(folder.with_name(f"{folder.name}-inner"), "sequence-classification", **CLASSIFIERS["one"])
+        act = {"Sigmoid": torch.nn.Sigmoid(), "Identity": torch.nn.Identity()}[written]
+        CrossEncoder(str(inner), activation_fn=act, device="cpu").save_pretrained(str(folder))
+        return folder
+
+    folder = once(place / f"cross-{written}", make)
+    wanted = CrossEncoder(str(folder), device="cpu").predict(PAIRS)
+    with exported(folder, target, recipe) as bundle:
+        scores = [answer["score"] for answer in bundle.predict(PAIRS)]
+    np.testing.assert_allclose(scores, wanted, atol=EXACT if recipe == "fp32" else 0.05)
+
+
+@pytest.mark.parametrize("labels", [("O", "B-PER", "I-PER", "B-LOC", "I-LOC"), ("O", "PER", "LOC", "ORG", "MISC")])
+@pytest.mark.parametrize(("target", "recipe"), quick(CELLS, [("executorch", "fp32")]))
+def test_entities(place: Path, labels: tuple[str, ...], target: str, recipe: str) -> None:
+    folder = once(place / f"entities-{labels[1]}", save, "token-classification", **labelled(*labels))
+    theirs = pipeline(
+        "token-classification", model=str(folder), tokenizer=str(folder), aggregation_strategy="first"
+    )  # fmt: skip
+    each = pipeline("token-classification", model=str(folder), tokenizer=str(folder), ignore_labels=[])
+    with exported(folder, target, recipe) as bundle:
+        for text, answer in zip(TEXTS, bundle.predict(TEXTS), strict=True):
+            pieces = each(text)
+            assert [entry["token"] for entry in answer["tokens"]] == [entry["word"] for entry in pieces]
+            if recipe != "fp32":
+                agree = [a["label"] == b["entity"] for a, b in zip(answer["tokens"], pieces, strict=True)]
+                assert np.mean(agree) > 0.8
+                continue
+            wanted = theirs(text)
+            assert [entry["label"] for entry in answer["tokens"]] == [entry["entity"] for entry in pieces]
+            for ours, other in zip(answer["entities"], wanted, strict=True):
+                assert {key: ours[key] for key in other} == pytest.approx(other, abs=EXACT)
+                assert text[ours["start"] : ours["end"]] == ours["text"]
+
+
+@pytest.mark.parametrize(("target", "recipe"), quick(CELLS, [("executorch", "fp32")]))
+def test_a_masked_word(place: Path, target: str, recipe: str) -> None:
+    folder = once(place / "masked", save, "masked-lm")
+    theirs = pipeline("fill-mask", model=str(folder), tokenizer=str(folder))
+    with exported(folder, target, recipe) as bundle:
+        for text in ("the red [MASK] stands", "[MASK] is it?"):
+            wanted = [(entry["token_str"], entry["score"]) for entry in theirs(text)]
+            told = [(entry["label"], entry["score"]) for entry in bundle.predict(text)["words"][0]]
+            if recipe == "fp32":
+                assert [label for label, _ in told] == [label for label, _ in wanted]
+                assert [score for _, score in told] == pytest.approx([score for _, score in wanted], abs=EXACT)
+            elif decided([score for _, score in wanted]):
+                assert told[0][0] == wanted[0][0]
+
+
+@pytest.mark.parametrize(("target", "recipe"), quick(CELLS, [("executorch", "fp32")]))
+def test_choices(place: Path, target: str, recipe: str) -> None:
+    folder = once(place / "choices", save, "multiple-choice")
+    tokens = AutoTokenizer.from_pretrained(folder)([TEXTS[1]] * 3, list(TEXTS[2:]), return_tensors="pt", padding=True)
+    with torch.no_grad():
+        logits = AutoModelForMultipleChoice.from_pretrained(folder)(**{k: v[None] for k, v in tokens.items()}).logits[0]
+    with exported(folder, target, recipe) as bundle:
+        answer = bundle.predict(TEXTS[1], *TEXTS[2:])
+    if recipe == "fp32":
+        assert answer["scores"] == pytest.approx(torch.softmax(logits, -1).tolist(), abs=EXACT)
+    assert len(answer["scores"]) == 3
+    assert answer["label"] == TEXTS[2:][answer["choice"]]
+
+
+@pytest.mark.parametrize(("target", "recipe"), quick(CELLS, [("executorch", "fp32")]))
+def test_questions(place: Path, target: str, recipe: str) -> None:
+    if not ORACLE.exists():
+        pytest.skip("transformers 4 is not there: run make oracle")
+    folder = once(place / "questions", save, "question-answering")
+    long = " ".join(TEXTS) * 3
+    asked = [(q, c, none) for q in (TEXTS[1], "where is the red house?") for c in (*TEXTS[:3], long) for none in (0, 1)]
+    with exported(folder, target, recipe) as bundle:
+        told = [bundle.answer(question, context, bool(none)) for question, context, none in asked]
+    assert all(
+        answer["answer"] == context[answer["start"] : answer["end"]]
+        for answer, (_, context, _) in zip(told, asked, strict=True)
+    )
+    if recipe == "fp32":
+        made = subprocess.run(
+            [sys.executable, "-c", ASK, folder, str(LONGEST)], input=json.dumps(asked), text=True, capture_output=True,
+            env=os.environ | {"PYTHONPATH": str(ORACLE)}, check=True,
+        )  # fmt: skip
+        for answer, wanted in zip(told, json.loads(made.stdout.splitlines()[-1]), strict=True):
+            assert {key: answer[key] for key in wanted} == pytest.approx(wanted, abs=EXACT)
+
+
+# A sentence encoder to how it pools.
+ENCODERS: dict[str, dict[str, Any]] = {
+    "mean": {},
+    "cls": {"modes": "cls", "normalize": False},
+    "max": {"modes": "max"},
+    "last": {"modes": "lasttoken"},
+    "several": {"modes": ("cls", "max", "mean"), "dense": 12},
+    "prompt": {"prompts": {"query": "where is the sea: "}, "default_prompt_name": "query"},
+    "without": {"prompts": {"query": "where is the sea: "}, "default_prompt_name": "query", "include_prompt": False},
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize(("target", "recipe"), quick(CELLS, [("executorch", "fp32")]))
+def test_sentences(place: Path, kind: str, target: str, recipe: str) -> None:
+    folder = once(place / f"encoder-{kind}", save_sentence_encoder, **ENCODERS[kind])
+    wanted = SentenceTransformer(str(folder), device="cpu").encode(list(TEXTS))
+    with exported(folder, target, recipe) as bundle:
+        assert bundle.manifest.task == "sentence-embedding"
+        told = np.array([answer["embedding"] for answer in bundle.predict(TEXTS)])
+        alike = bundle.predict(TEXTS[0], TEXTS[2])["similarity"]
+    if recipe == "fp32":
+        np.testing.assert_allclose(told, wanted, atol=EXACT)
+    cosines = (told * wanted).sum(1) / np.linalg.norm(told, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert cosines.min() > (0.9999 if recipe == "fp32" else 0.99)
+    assert alike == pytest.approx(cosine(told[0], told[2]), abs=EXACT)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("family", quick(MODELS, ["bert"]))
+def test_sentences_of_every_family(place: Path, family: str) -> None:
+    folder = once(place / f"encoder-of-{family}", save_sentence_encoder, family)
+    wanted = SentenceTransformer(str(folder), device="cpu").encode(list(TEXTS), batch_size=1)
+    with exported(folder, "onnx", "fp32") as bundle:
+        assert [spec["name"] for spec in bundle.manifest.outputs] == ["last_hidden_state", "sentence_embedding"]
+        told = np.array([answer["embedding"] for answer in bundle.predict(TEXTS)])
+    np.testing.assert_allclose(told, wanted, atol=EXACT)
+
+
+def test_a_text_that_is_cut_says_so(place: Path) -> None:
+    folder = once(place / "single", save, "sequence-classification")
+    with exported(folder, "executorch", "fp32") as bundle:
+        whole, cut = bundle.predict([TEXTS[0], TEXTS[0] * 10])
+        assert (whole["truncated"], cut["truncated"]) == (False, True)
+        assert cut["token_count"] == len(bundle.tokenizer.encode(TEXTS[0] * 10).ids)  # type: ignore[union-attr]
