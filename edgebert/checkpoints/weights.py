@@ -109,8 +109,10 @@ def _of_encoder(family: Family, name: str) -> bool:
     """Whether a tensor that has no place looks like a part of the encoder, which then is not what the config says."""
     if any(fnmatch.fnmatch(name, pattern) for pattern in family.harmless):
         return False
+    if family.prefix and name.startswith(family.prefix):
+        return True
     first = {pattern.partition(".")[0] for pattern in family.encoder_weights}
-    return name.removeprefix(family.prefix).partition(".")[0] in first
+    return name.partition(".")[0] in first
 
 
 def _drawn(model: Model, missing: set[str], seed: int) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tiny
 
+from edgebert.answers.reading import Reading
 from edgebert.bundle.manifest import FORMAT, VERSION, Manifest, describe_files
 from edgebert.gate import golden
 
@@ -26,7 +27,9 @@ def write(folder: Path) -> Path:
         config=dataclasses.asdict(model.config), parameters=9, task="sequence-classification", target="onnx",
         recipe="fp32", floor="ONNX Runtime 1.17", lengths=[8], dynamic=True, vocab_size=120, pad_id=0,
         padding_invariant=True,
-        labels=list(model.config.labels), model_file="model.onnx", inputs=[spec], outputs=[spec | {"name": "logits"}],
+        labels=list(model.config.labels),
+        reading=dataclasses.asdict(Reading("softmax")),
+        model_file="model.onnx", inputs=[spec], outputs=[spec | {"name": "logits"}],
         files=describe_files(folder), graph=graph, modules=[module], parts={"head": 264}, keep_float=[],
         calibration="", headroom=None, peak_memory_bytes=None, parity={"passed": True}, tools={"onnx": "1"},
         notes=["made by hand"],

@@ -154,7 +154,7 @@ BAD_CONFIGS = [
     ("bert", {"hidden_act": "geluu"}, Unsupported, "'geluu' is not supported; choose one of gelu"),
     ("bert", {"is_decoder": True}, Unsupported, "is_decoder=True"),
     ("bert", {"position_embedding_type": "relative_key"}, Unsupported, "only 'absolute'"),
-    ("bert", {"id2label": {"0": "a", "2": "b"}}, InputError, "without a gap"),
+    ("bert", {"id2label": {"0": "a", "00": "b"}}, InputError, "each is needed once"),
     ("bert", {"id2label": ["a", "b"]}, InputError, "a map from label number"),
     ("squeezebert", {"embedding_size": 16}, InputError, "needs them equal"),
     ("squeezebert", {"q_groups": 3}, InputError, "split over the groups"),
@@ -214,7 +214,7 @@ BAD_CONFIGS += [
 def test_bad_config_is_refused(name: str, changes: dict[str, object], error: type[Exception], text: str) -> None:
     family = MODELS[name]
     raw = dataclasses.asdict(family.config.tiny())
-    raw.pop("labels")
+    del raw["labels"], raw["pooling"]
     with pytest.raises(error, match=text):
         outline(family, family.config.from_hf(raw | changes), "base")
 
@@ -222,4 +222,5 @@ def test_bad_config_is_refused(name: str, changes: dict[str, object], error: typ
 def test_labels_are_named_by_texts_and_by_numbers() -> None:
     config = MODELS["bert"].config
     assert config.from_hf({"id2label": {"1": "b", "0": "a", "2": 7}}).labels == ("a", "b", "7")
+    assert config.from_hf({"id2label": {"3": "c", "1": "a", "2": "b"}}).labels == ("a", "b", "c")
     assert config.from_hf({"num_labels": 3}).labels == ("LABEL_0", "LABEL_1", "LABEL_2")

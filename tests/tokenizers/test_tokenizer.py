@@ -347,8 +347,15 @@ def test_paths_that_are_refused(tmp_path: Path) -> None:
 def test_tokenizer_json_of_another_family_is_refused(tmp_path: Path, both_kinds: list) -> None:
     ours, _ = both_kinds[0]
     state = json.loads(ours.backend.to_str())
-    other = {"type": "RobertaProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2], "trim_offsets": True,
-             "add_prefix_space": True}  # fmt: skip
+    roberta = {"type": "RobertaProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2], "trim_offsets": True,
+               "add_prefix_space": True}  # fmt: skip
+    pair = tokenizer.load(write(tmp_path / "roberta", tokenizer=state | {"post_processor": roberta})).encode("a", "a")
+    a = ours.encode("a").ids[1]
+    assert (pair.ids, set(pair.token_type_ids)) == ([2, a, 3, 3, a, 3], {0})
+    ended = {"SpecialToken": {"id": "[SEP]", "type_id": 0}}
+    parts = [[{"Sequence": {"id": name, "type_id": 0}} for name in names] + [ended] for names in ("A", "AB")]
+    tokens = {"[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}}
+    other = {"type": "TemplateProcessing", "single": parts[0], "pair": parts[1], "special_tokens": tokens}  # T5's way
     with pytest.raises(InputError, match=r"does not make \[CLS\] A \[SEP\] B \[SEP\] of two texts"):
         tokenizer.load(write(tmp_path, tokenizer=state | {"post_processor": other}))
     state["model"]["unk_token"] = "nowhere"
