@@ -321,6 +321,8 @@ def predict(arguments: argparse.Namespace) -> int:
         print(json.dumps(answer, ensure_ascii=False))
         return 0
     for name, value in answer.items():
+        if name == "logits":  # for machines, as the rest of a long vector is
+            continue
         if isinstance(value, list) and value and isinstance(value[0], dict):
             rows = [
                 tuple(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row.values()) for row in value

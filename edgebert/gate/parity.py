@@ -16,6 +16,9 @@ from edgebert.report import Check, ErrorStats, Report, Tolerance
 
 Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
+SENTENCE = "sentence_embedding"
+TINY = 1e-12
+
 
 FLOAT = Tolerance(80.0, 1.0, "float32 in another order of summation; seen 105 to 140 dB, so 80 is a real difference")
 
@@ -85,6 +88,8 @@ def gate(golden: Golden, run: Run, tolerance: Tolerance, padding_invariant: bool
         _check_vocabulary(golden.batches[0], run, vocabulary),
         _check_itself(golden, actual[0], tolerance),
     ]
+    if SENTENCE in outputs:
+        checks.insert(1, _check_ranking(golden, actual, tolerance))
     return Report(outputs, tuple(checks), tolerance)
 
 
@@ -221,6 +226,24 @@ def _relative(name: str, batch: Batch, reference: np.ndarray, later: np.ndarray,
     whole = _valid(name, batch.expected[name], batch.inputs["attention_mask"]).astype(np.float64)
     difference = _valid(name, later - reference, mask).astype(np.float64)
     return _decibel(float((whole**2).mean()), float((difference**2).mean()))
+
+
+def _check_ranking(golden: Golden, actual: list[Arrays], tolerance: Tolerance) -> Check:
+    """Of two pairs of texts, those are to be more alike that are so in torch, where it is not a matter of rounding."""
+    expected = np.concatenate([batch.expected[SENTENCE] for batch in golden.batches])
+    given = np.concatenate([answer[SENTENCE] for answer in actual])
+    ones, others = (side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), TINY) for side in (expected, given))
+    first, second = np.triu_indices(len(ones), 1)
+    alike, told = ((side[first] * side[second]).sum(1) for side in (ones, others))
+    # A vector that is off by a share of its length moves a cosine by as much, and there are four in two pairs.
+    room = 4 * 10 ** (-tolerance.min_sqnr_db / 20)
+    more = alike[:, None] - alike[None, :] > room
+    right = float((told[:, None] > told[None, :])[more].mean()) if more.any() else 1.0
+    cosine = float((ones * others).sum(1).min())
+    detail = (
+        f"{100 * right:.2f}% of {int(more.sum()):,} pairs of pairs that torch decides; cosine at least {cosine:.5f}"
+    )
+    return Check("pairs rank as in torch", right == 1.0, detail)
 
 
 def _valid(name: str, output: np.ndarray, mask: np.ndarray) -> np.ndarray:

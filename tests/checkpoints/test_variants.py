@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "an older sentence encoder": (without_modules, {}, "0_Transformer in it have one: give that folder"),
     "a module that is not known": (module("Router"), {}, "modules Transformer, Pooling, Router"),
     "a sparse encoder": (module("SpladePooling"), {}, "SpladePooling; Transformer, Pooling"),
-    "no such prompt": (save_sentence_encoder, {"prompt": "nowhere"}, "has no prompt 'nowhere'; there are document, query"),
+    "no such prompt": (save_sentence_encoder, {"prompt": "x"}, "has no prompt 'x'; there are document, query"),
     "a prompt for a classifier": (plain(), {"prompt": "query"}, "only a sentence encoder has prompts"),
     "another pooling": (lambda f: save_sentence_encoder(f, modes="weightedmean"), {}, "pooling weightedmean is not"),
 }  # fmt: skip
