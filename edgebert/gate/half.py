@@ -7,13 +7,14 @@ precision holds. Where products are added up in half, what is in between counts 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.functional import hardshrink
 from torch.overrides import TorchFunctionMode
 
@@ -31,8 +32,8 @@ from edgebert.report import Check, Tolerance
 
 TEXTS = 16  # sample texts that half precision is tried on
 TOGETHER = 8  # of them that are run as one batch
-# Where integers make the rest of the error that the table allows, half may make a tenth of it.
-SHARE_DB = 10.0
+# Where integers make the rest of the error that the table allows, half may make a tenth of it; else half of it.
+SHARE_DB, CLEAR_DB = 10.0, 3.0
 TINY = 1e-30
 BELOW_NORMAL = SMALLEST * (1 - 2.0**-11)  # the largest number that half precision has not among its normal ones
 # XNNPACK multiplies by 255 over a range, in half, to make int8 of it: where the range is smaller that is infinite.
@@ -137,7 +138,10 @@ def choose(
     factors = find_factors(plain, every) if where.norms else {}
     model = lower(factors) if where.norms else plain
     trial = attempt(model, where, some, answers)
-    nearest = due(target, recipe.name).min_sqnr_db + (SHARE_DB if recipe.quantized else 0.0)
+    if recipe.weight_bits == 16:
+        # A few tokens may make most of an error, and another rounding then another error: weights alone are one more.
+        trial = replace(trial, distance=min(trial.distance, _with_weights_in_half(plain, answers)))
+    nearest = due(target, recipe.name).min_sqnr_db + (SHARE_DB if recipe.quantized else CLEAR_DB)
     if trial.fits(nearest):
         return Half(model, factors, trial)
     note = (
@@ -181,6 +185,17 @@ def in_half(model: Model, where: Where, inputs: Mapping[str, np.ndarray]) -> tup
 
 def _batches(answers: Golden) -> tuple[Batch, ...]:
     return (*answers.batches, answers.types)
+
+
+def _with_weights_in_half(model: Model, answers: Golden) -> float:
+    """How far a model with rounded weights is from itself, in decibel, on the worst of the gate's batches."""
+    distances = [math.inf]
+    with _Stored():
+        for batch in _batches(answers):
+            told, mask = golden.answer(model, batch.inputs), batch.inputs["attention_mask"]
+            for name, value in batch.expected.items():
+                distances.append(_decibel(_power(name, value, mask), _power(name, told[name] - value, mask)))
+    return min(distances)
 
 
 def _joined(texts: Samples) -> list[Arrays]:
@@ -237,6 +252,16 @@ def check(half: Half, run: Run, answers: Golden, tolerance: Tolerance) -> Check:
     lowest = min(stats.sqnr_db for stats in there.outputs.values())
     detail = f"{lowest:.1f} dB from torch on a processor that has it (at least {tolerance.min_sqnr_db:.0f}), headroom"
     return Check("half precision", there.passed, failed or f"{detail} {half.trial.headroom:.1f} times")
+
+
+class _Stored(TorchFunctionMode):
+    """Rounds weights, as a file has them, and nothing else."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Compute as torch does with other weights."""
+        return func(*(nearest(value) if isinstance(value, Parameter) else value for value in args), **(kwargs or {}))
 
 
 class _Rounding(TorchFunctionMode):
