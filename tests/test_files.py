@@ -253,7 +253,9 @@ def test_a_bundle_of_a_containers_image_is_kept_and_the_new_one_beside_it(tmp_pa
 
 @pytest.mark.parametrize("put_off", [True, False])
 def test_interrupts_are_noted_and_raised_at_once_or_afterwards(put_off: bool) -> None:
-    handler, reached = signal.getsignal(signal.SIGINT), []
+    # What runs in the background of a shell ignores them, and its children too.
+    before, handler = signal.signal(signal.SIGINT, signal.default_int_handler), signal.default_int_handler
+    reached: list[object] = []
 
     def block() -> None:
         with interrupts(put_off) as came:
@@ -263,7 +265,10 @@ def test_interrupts_are_noted_and_raised_at_once_or_afterwards(put_off: bool) ->
             finally:
                 reached.append(came == [signal.SIGINT])
 
-    with pytest.raises(KeyboardInterrupt):
-        block()
-    assert reached == (["the end", True] if put_off else [True])
-    assert signal.getsignal(signal.SIGINT) is handler
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            block()
+        assert reached == (["the end", True] if put_off else [True])
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
