@@ -32,4 +32,4 @@ def test_block_runs(tmp_path: Path, kind: str, block: str) -> None:
     if kind == "sh":
         assert "label: translate" in done.stdout
     else:
-        assert done.stdout.splitlines()[-1] == "weather"
+        assert done.stdout.splitlines()[-2:] == ["weather", "['alarm', 'balance']"]

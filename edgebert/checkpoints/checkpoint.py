@@ -118,6 +118,11 @@ def load(
     size = sum(parameter.numel() for parameter in outlined(family, config, task).parameters())
     folder = stated.folder
     words = tokenizer.load(folder) if _has_tokenizer(folder) else None
+    if stated.modules and stated.modules.lower and words and words.encode("A b").ids != words.encode("a b").ids:
+        raise Unsupported(
+            f"{folder / sentence.SETTINGS}: do_lower_case is true and the tokenizer's is not: set do_lower_case in "
+            "tokenizer_config.json, for apps read the tokenizer alone."
+        )
     if config.pooling.prompt:
         config = _prompted(config, stated.modules, words)
     if random_init:

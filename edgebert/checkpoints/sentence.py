@@ -17,6 +17,7 @@ from edgebert.models.heads import SIMILARITIES, Dense, Pooling
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
+SETTINGS = "sentence_bert_config.json"
 LARGEST = 1 << 20  # bytes of modules.json
 WIDEST = 1 << 16  # of a dense layer
 
@@ -42,12 +43,14 @@ class Modules:
         pooling: what is done with its hidden states, its prompt still without a count of tokens.
         dense: folders of the dense layers.
         include_prompt: whether the prompt's tokens are pooled too.
+        lower: whether texts are made lower case before the tokenizer reads them.
     """
 
     encoder: Path
     pooling: Pooling
     dense: tuple[Path, ...]
     include_prompt: bool
+    lower: bool
 
 
 def find(folder: Path, prompt: str | None = None) -> Modules | None:
@@ -84,7 +87,9 @@ def find(folder: Path, prompt: str | None = None) -> Modules | None:
         modes, tuple(map(_dense, dense)), "Normalize" in kinds, _prompt(folder / PROMPTS, raw, prompt),
         similarity=_similarity(folder / PROMPTS, raw),
     )  # fmt: skip
-    return Modules(steps[0][1], pooling, tuple(dense), include)
+    settings = steps[0][1] / SETTINGS
+    lower = bool(read_json(settings).get("do_lower_case")) if is_file(settings) else False
+    return Modules(steps[0][1], pooling, tuple(dense), include, lower)
 
 
 def activation(folder: Path) -> dict[str, Any]:
