@@ -169,9 +169,7 @@ def attempt(model: Model, where: Where, texts: Samples, answers: Golden) -> Tria
     held = [(batch.inputs, batch.expected) for batch in _batches(answers)]
     for inputs, expected in [*held, *((dict(some), golden.answer(model, dict(some))) for some in texts)]:
         rounded, room = in_half(model, where, inputs)
-        mask = inputs["attention_mask"]
-        for name, value in expected.items():
-            distances.append(_decibel(_power(name, value, mask), _power(name, rounded[name] - value, mask)))
+        distances += _distances(expected, rounded, inputs["attention_mask"])
         rooms.append(room)
         told.append(rounded)
     return Trial(min(rooms), min(distances), tuple(told[: len(held)]))
@@ -192,9 +190,8 @@ def _with_weights_in_half(model: Model, answers: Golden) -> float:
     distances = [math.inf]
     with _Stored():
         for batch in _batches(answers):
-            told, mask = golden.answer(model, batch.inputs), batch.inputs["attention_mask"]
-            for name, value in batch.expected.items():
-                distances.append(_decibel(_power(name, value, mask), _power(name, told[name] - value, mask)))
+            told = golden.answer(model, batch.inputs)
+            distances += _distances(batch.expected, told, batch.inputs["attention_mask"])
     return min(distances)
 
 
@@ -203,6 +200,13 @@ def _joined(texts: Samples) -> list[Arrays]:
     rows = sorted((dict(text) for text in texts), key=lambda row: row["input_ids"].shape[1])
     batches = [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
     return [golden.join([golden.pad(row, batch[-1]["input_ids"].shape[1]) for row in batch]) for batch in batches]
+
+
+def _distances(expected: Arrays, told: Arrays, mask: np.ndarray) -> list[float]:
+    """How far each output is from what was expected, in decibel, where there is a token."""
+    return [
+        _decibel(_power(name, value, mask), _power(name, told[name] - value, mask)) for name, value in expected.items()
+    ]
 
 
 def _decibel(strength: float, error: float) -> float:

@@ -123,9 +123,10 @@ def round_input(x: Tensor, along: int = 0, within: tuple[float, float] | None = 
     """8 bits with one scale and zero point for all numbers from an axis on, or what a range leaves of them."""
     x = x if within is None else x.clamp(*within)
     axes = tuple(range(along % x.dim(), x.dim()))
-    low, high = x.amin(axes, keepdim=True).clamp(max=0), x.amax(axes, keepdim=True).clamp(min=0)
-    if within is not None:
-        low, high = (torch.full_like(low, end) for end in within)
+    if within is None:
+        low, high = x.amin(axes, keepdim=True).clamp(max=0), x.amax(axes, keepdim=True).clamp(min=0)
+    else:
+        low, high = (torch.tensor(end) for end in within)
     scale = ((high - low) / 255).clamp(min=1e-12)
     zero = (-low / scale).round()
     rounded: Tensor = ((x / scale + zero).round().clamp(0, 255) - zero) * scale
