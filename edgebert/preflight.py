@@ -50,12 +50,14 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "causal": "causal-lm",
         "question": "question-answering",
         "qa": "question-answering",
+        "nli": "sequence-classification",
         "choice": "multiple-choice",
         "feature": "base",
     },
-    "recipe": {"dynamic": "w8a8-dynamic", "static": "w8a8-static", "4": "w4", "8": "w8", "16": "fp16", "32": "fp32"},
+    "recipe": {"w4a8": "w4a8-dynamic", "dynamic": "w8a8-dynamic", "static": "w8a8-static", "4": "w4", "8": "w8", "16": "fp16", "32": "fp32"},
     "target": {"lite": "tflite", "core": "coreml", "apple": "coreml", "torch": "executorch"},
 }
+MISTYPED = 0.85  # letters that two names have in common, from which on one is the other with a slip
 # The recipe that `int8` means, where it is not w8a8-dynamic.
 EIGHT_BITS = {"coreml": "w8"}
 
@@ -72,12 +74,13 @@ def check_pair(target: str, recipe: str) -> Recipe:
 
 def known(what: str, name: str, names: Iterable[str]) -> str:
     """The name itself, or what others call by it, or InputError with the one that is nearest in meaning or letters."""
-    there = list(dict.fromkeys(names))
-    name = ALIASES.get(what, {}).get(name, name)
+    there, aliases = list(dict.fromkeys(names)), ALIASES.get(what, {})
+    name = aliases.get(name, name)
     if name not in there:
-        meant = [found for part, found in MEANINGS.get(what, {}).items() if part in name.lower() and found in there]
-        near = meant or difflib.get_close_matches(name, there, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        mistyped = [aliases.get(near, near) for near in difflib.get_close_matches(name, [*there, *aliases], 1, MISTYPED)]
+        meant = [found for part, found in MEANINGS.get(what, {}).items() if part in name.lower()]
+        likely = [found for found in (*mistyped, *meant, *difflib.get_close_matches(name, there, 1)) if found in there]
+        hint = f"did you mean {likely[0]}? " if likely else ""
         raise InputError(f"{what} {name!r} is not known; {hint}there are {', '.join(there)}.")
     return name
 

@@ -80,7 +80,7 @@ def of(task: str, labels: int, raw: Mapping[str, Any], similarity: str) -> Readi
         raise InputError(f"config.json: problem_type={problem!r:.80}; {', '.join(PROBLEMS)} are known.")
     if written := _written(raw):
         return Reading(written)
-    activation = PROBLEMS.get(problem) or (SIGMOID if labels == 1 else SOFTMAX)
+    activation = PROBLEMS[problem] if problem else SIGMOID if labels == 1 else SOFTMAX
     return Reading(activation, THRESHOLD if activation == SIGMOID and labels > 1 else None)
 
 
@@ -104,5 +104,7 @@ def applied(activation: str, logits: np.ndarray) -> np.ndarray:
         shifted = np.exp(x - x.max(-1, keepdims=True))
         scores: np.ndarray = shifted / shifted.sum(-1, keepdims=True)
         return scores
-    with np.errstate(over="ignore"):
-        return {SIGMOID: lambda: 1 / (1 + np.exp(-x)), TANH: lambda: np.tanh(x), PLAIN: lambda: x}[activation]()
+    if activation == SIGMOID:
+        with np.errstate(over="ignore"):
+            x = 1 / (1 + np.exp(-x))
+    return np.tanh(x) if activation == TANH else x

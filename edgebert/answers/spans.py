@@ -69,7 +69,7 @@ def _candidates(first: np.ndarray, last: np.ndarray, inside: np.ndarray, most: i
 
 def _inside(window: Encoding) -> np.ndarray:
     """Which tokens are the context's, the second text's."""
-    return np.array(window.sequences) == 1
+    return np.equal(window.sequences, 1)
 
 
 def _chances(logits: np.ndarray, inside: np.ndarray, reading: Reading) -> np.ndarray:

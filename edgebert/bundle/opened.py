@@ -63,8 +63,10 @@ class Bundle:
         check_ids(inputs, self.manifest.vocab_size)
         return self.session.run(inputs)
 
-    @overload
-    def predict(self, text: str, *pairs: str) -> dict[str, Any]: ...
+    @overload  # a str is a sequence of them, too, and the first that fits counts
+    def predict(  # type: ignore[overload-overlap]
+        self, text: str, *pairs: str
+    ) -> dict[str, Any]: ...
 
     @overload
     def predict(self, text: Sequence[str | Sequence[str]]) -> list[dict[str, Any]]: ...
@@ -164,7 +166,7 @@ class Bundle:
         """How alike two texts are, by the model's own measure; see `edgebert.answers.vectors`."""
         self._only("sentence-embedding")
         vectors, told = self._vectors(text, other)
-        return {"similarity": similarity(*vectors, self.reading.similarity or "cosine")} | told
+        return {"similarity": similarity(vectors[0], vectors[1], self.reading.similarity or "cosine")} | told
 
     def _vectors(self, *texts: str) -> tuple[np.ndarray, dict[str, Any]]:
         """Vectors (B, D) of texts, and what an answer tells of them."""
@@ -173,8 +175,8 @@ class Bundle:
         _, outputs, told = self._ask([(prompt + text, None) for text in texts])
         return outputs["sentence_embedding"], told
 
-    def _embed(self, text: str, *pair: str) -> dict[str, Any]:
-        return self.similarity(text, *pair) if pair else self.embed(text)
+    def _embed(self, text: str, other: str | None = None) -> dict[str, Any]:
+        return self.embed(text) if other is None else self.similarity(text, other)
 
     @property
     def reading(self) -> Reading:

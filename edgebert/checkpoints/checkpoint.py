@@ -252,6 +252,8 @@ def interpret(raw: Mapping[str, Any], task: str | None, any_head: bool = False) 
         raise Unsupported(
             f"config.json: {named} has no counterpart here; pass --task with one of {', '.join(family.heads)}."
         )
+    if task is not None:
+        family.head(task)
     known = named != "base" and own is not None
     if task is not None and known and task != own and task not in HEADLESS and not any_head:
         raise InputError(

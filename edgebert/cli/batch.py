@@ -3,11 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edgebert.bundle.opened import Bundle
 from edgebert.errors import EdgebertError, InputError
 from edgebert.files import check_file, parse_json
 
@@ -18,13 +17,13 @@ EVERY = 1.0  # seconds between two tellings of how far it is
 FIRST, SECOND = ("text", "question"), ("pair", "context", "choices")
 
 
-def answer_file(opened: Bundle, name: str) -> int:
+def answer_file(name: str, answered: Callable[..., dict[str, Any]]) -> int:
     """Print an answer for each line of a file; one that cannot be answered has `error`, and the others go on.
 
     Args:
-        opened: the bundle.
         name: a file with a text a line, or one that ends in `.jsonl`, whose lines are objects; `-` is standard input,
             whose lines are objects where they begin as such.
+        answered: from a line's texts to its answer.
 
     Returns:
         The lines that could not be answered.
@@ -36,7 +35,7 @@ def answer_file(opened: Bundle, name: str) -> int:
     told = time.perf_counter()
     for line in _lines(name):
         try:
-            answer = opened.predict(*_asked(line, name))
+            answer = answered(*_asked(line, name))
         except EdgebertError as error:
             answer = {"error": str(error)}
             failed += 1

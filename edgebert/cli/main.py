@@ -7,10 +7,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from edgebert.cli import render
 from edgebert.errors import EdgebertError, InputError, ParityFailed
 from edgebert.files import INTERRUPTS
+
+if TYPE_CHECKING:
+    from edgebert.bundle.opened import Bundle
 
 EXPORT_STEPS = 5
 COSTLIEST = 10  # modules that --sensitivity lists
@@ -297,8 +301,6 @@ def validate(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Answer a text with a bundle."""
-    from dataclasses import asdict
-
     from edgebert import api
     from edgebert.cli import batch
 
@@ -306,13 +308,8 @@ def predict(arguments: argparse.Namespace) -> int:
         raise InputError("one text, or --file with many, is needed.")
     with api.open(arguments.folder, arguments.threads) as opened:
         if arguments.file is not None:
-            return 2 if batch.answer_file(opened, arguments.file) else 0
-        if arguments.max_new_tokens is not None:
-            answer = asdict(opened.generate(arguments.text, arguments.max_new_tokens))
-        elif arguments.no_answer:
-            answer = opened.answer(arguments.text, *arguments.pair, may_be_none=True)
-        else:
-            answer = opened.predict(arguments.text, *arguments.pair)
+            return 2 if batch.answer_file(arguments.file, lambda *texts: _answered(opened, arguments, *texts)) else 0
+        answer = _answered(opened, arguments, arguments.text)
         longest = opened.manifest.lengths[-1]
     if answer.get("truncated"):
         given = answer["token_count"]
@@ -333,6 +330,22 @@ def predict(arguments: argparse.Namespace) -> int:
         else:
             print(f"{name}: {json.dumps(value, ensure_ascii=False)[:400]}")
     return 0
+
+
+def _answered(opened: "Bundle", arguments: argparse.Namespace, text: str, *own: str) -> dict[str, Any]:
+    """A bundle's answer to a text and its own further texts, or those that hold for each."""
+    from dataclasses import asdict
+
+    pairs = own or arguments.pair
+    if arguments.max_new_tokens is not None:
+        if pairs:
+            raise InputError("--max-new-tokens goes on from one text: leave the second out.")
+        return asdict(opened.generate(text, arguments.max_new_tokens))
+    if not arguments.no_answer:
+        return opened.predict(text, *pairs)
+    if len(pairs) != 1:
+        raise InputError("--no-answer is for a question and its context: pass one with --pair.")
+    return opened.answer(text, pairs[0], may_be_none=True)
 
 
 def inspect(arguments: argparse.Namespace) -> int:

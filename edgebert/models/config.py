@@ -80,7 +80,8 @@ def parse(cls: type[Config], raw: Mapping[str, Any], ignored: frozenset[str] = f
             f"Known: {', '.join(sorted(fields))}. Leave out what does not with --ignore-config {odd[0]}."
         )
     values = {key: _typed(cls, fields[key], raw[key]) for key in fields if key in raw}
-    return cls(**values, labels=_labels(raw))
+    values["labels"] = _labels(raw)
+    return cls(**values)
 
 
 def unread(raw: Mapping[str, Any]) -> list[str]:

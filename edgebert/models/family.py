@@ -65,6 +65,12 @@ class Family:
     padding_invariant: bool = True
     depth: str = "num_hidden_layers"
 
+    def head(self, task: str) -> Callable[[Any], nn.Module]:
+        """A task's head, or Unsupported where the family has none for it."""
+        if task not in self.heads:
+            raise Unsupported(f"{self.name} has no task {task!r}; it has {', '.join(self.heads)}.")
+        return self.heads[task]
+
 
 class Model(nn.Module):
     """An encoder with a task head, ready for inference in float32.
@@ -81,13 +87,12 @@ class Model(nn.Module):
 
     def __init__(self, family: Family, config: Any, task: str) -> None:
         super().__init__()
-        if task not in family.heads:
-            raise Unsupported(f"{family.name} has no task {task!r}; it has {', '.join(family.heads)}.")
+        head = family.head(task)
         self.family = family
         self.config = config
         self.task = task
         self.encoder = family.encoder(config)
-        self.head = family.heads[task](config)
+        self.head = head(config)
         self.parts = family.parts
         self.lowerings: dict[str, tuple[str, ...]] = {}
         self.notes: list[str] = []

@@ -95,7 +95,7 @@ def edit(folder: Path, **changes: object) -> None:
 
 DAMAGES = [
     ({"format": "zip"}, "format='zip'"),
-    ({"version": 1}, "version 1; this edgebert reads 4"),
+    ({"version": 1}, "version 1; this edgebert reads 5"),
     ({"labels": "remove"}, "labels missing or unknown"),
     ({"surprise": 1}, "surprise missing or unknown"),
     ({"lengths": []}, "ascending positive integers"),
