@@ -15,7 +15,7 @@ from answering import TEXTS, labelled, save, save_sentence_encoder
 from paths import ROOT
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from tiers import quick
-from transformers import AutoModelForMultipleChoice, AutoTokenizer, pipeline
+from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import edgebert
 from edgebert.bundle.opened import Bundle
@@ -286,6 +286,17 @@ def by_name(
         return {f"{entry[key]} {entry.get('start', '')}": entry["score"] for entry in entries}
 
     return read(ours, name), read(theirs, their_name)
+
+
+@pytest.mark.parametrize("target", quick(TARGET_RECIPES, ["executorch"]))
+def test_a_pair_where_there_is_one_token_type(place: Path, target: str) -> None:
+    folder = once(place / "types", save, "sequence-classification", type_vocab_size=1)
+    tokens = AutoTokenizer.from_pretrained(folder)(*PAIRS[0], return_tensors="pt")
+    tokens["token_type_ids"].zero_()
+    with torch.no_grad():
+        wanted = AutoModelForSequenceClassification.from_pretrained(folder)(**tokens).logits[0]
+    with exported(folder, target, "fp32") as bundle:
+        assert bundle.predict(*PAIRS[0])["logits"] == pytest.approx(wanted.tolist(), abs=EXACT)
 
 
 def test_a_text_that_is_cut_says_so(place: Path) -> None:

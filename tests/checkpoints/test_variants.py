@@ -117,6 +117,21 @@ def words(extra: int) -> Make:
     return make
 
 
+def japanese(*dropped: str) -> Make:
+    """A folder whose tokenizer is said to be BertJapanese's, less some files."""
+
+    def make(folder: Path) -> Path:
+        save(folder, CLASSES)
+        (folder / "tokenizer_config.json").write_text(
+            '{"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "mecab"}'
+        )
+        for name in dropped:
+            (folder / name).unlink()
+        return folder
+
+    return make
+
+
 def xlmr(folder: Path) -> Path:
     """A BERT with XLM-R's tokenizer: a Unigram model, <s> A </s></s> B </s>, all of type 0."""
     import tokenizers
@@ -184,6 +199,7 @@ LOADS: dict[str, tuple[Make, dict[str, Any], str, str]] = {
     "more words than rows": (words(30), {}, CLASSES, ""),
     "fewer words than rows": (words(-30), {}, CLASSES, ""),
     "XLM-R's tokenizer": (xlmr, {}, CLASSES, ""),
+    "a tokenizer.json for Japanese": (japanese(), {}, CLASSES, ""),
     "no architectures": (config("base", architectures=None), {}, "base", ""),
     "no architectures, a task": (config(architectures=None), {"task": CLASSES}, CLASSES, ""),
     "text-classification": (plain(), {"task": "text-classification"}, CLASSES, ""),
@@ -214,6 +230,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "another task": (plain(), {"task": "token-classification"}, "is a BertForSequenceClassification, for sequence-cl"),
     "a head that is not there": (plain("base"), {"task": CLASSES}, "--random-head for a head that is to be trained"),
     "no such task": (plain(), {"task": "classification"}, "did you mean sequence-classification"),
+    "words for Japanese": (japanese("tokenizer.json"), {}, "BertJapaneseTokenizer.* save it as a tokenizer.json"),
     "an adapter": (adapter, {}, "an adapter .* for 'bert-base-uncased': merge it"),
     "an older sentence encoder": (without_modules, {}, "0_Transformer in it have one: give that folder"),
     "a module that is not known": (module("Router"), {}, "modules Transformer, Pooling, Router"),
