@@ -54,7 +54,15 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "choice": "multiple-choice",
         "feature": "base",
     },
-    "recipe": {"w4a8": "w4a8-dynamic", "dynamic": "w8a8-dynamic", "static": "w8a8-static", "4": "w4", "8": "w8", "16": "fp16", "32": "fp32"},
+    "recipe": {
+        "w4a8": "w4a8-dynamic",
+        "dynamic": "w8a8-dynamic",
+        "static": "w8a8-static",
+        "4": "w4",
+        "8": "w8",
+        "16": "fp16",
+        "32": "fp32",
+    },
     "target": {"lite": "tflite", "core": "coreml", "apple": "coreml", "torch": "executorch"},
 }
 MISTYPED = 0.85  # letters that two names have in common, from which on one is the other with a slip
@@ -77,7 +85,9 @@ def known(what: str, name: str, names: Iterable[str]) -> str:
     there, aliases = list(dict.fromkeys(names)), ALIASES.get(what, {})
     name = aliases.get(name, name)
     if name not in there:
-        mistyped = [aliases.get(near, near) for near in difflib.get_close_matches(name, [*there, *aliases], 1, MISTYPED)]
+        mistyped = [
+            aliases.get(near, near) for near in difflib.get_close_matches(name, [*there, *aliases], 1, MISTYPED)
+        ]
         meant = [found for part, found in MEANINGS.get(what, {}).items() if part in name.lower()]
         likely = [found for found in (*mistyped, *meant, *difflib.get_close_matches(name, there, 1)) if found in there]
         hint = f"did you mean {likely[0]}? " if likely else ""

@@ -137,7 +137,8 @@ class Bundle:
     def fill(self, text: str, pair: str | None = None) -> dict[str, Any]:
         """The likeliest pieces for each [MASK], or after a prompt; see `edgebert.answers.pieces`."""
         self._only("masked-lm", "causal-lm")
-        (encoding,), outputs, told = self._ask([(text, pair)])
+        begins = self.manifest.task == "causal-lm"  # nothing yet: the first piece of all
+        (encoding,), outputs, told = self._ask([(text, pair)], empty=begins)
         words, logits = self._words(), outputs["logits"][0]
         if self.manifest.task == "causal-lm":
             return pieces.next_piece(encoding, logits, self.reading, words) | told
@@ -193,14 +194,16 @@ class Bundle:
             raise InputError(f"{self.folder} has no tokenizer.json (its model came without one): call run() with ids.")
         return self.tokenizer
 
-    def _ask(self, texts: Sequence[tuple[str, str | None]]) -> tuple[list[Encoding], Arrays, dict[str, Any]]:
-        """Run texts and pairs, cut where they are too long.
+    def _ask(
+        self, texts: Sequence[tuple[str, str | None]], empty: bool = False
+    ) -> tuple[list[Encoding], Arrays, dict[str, Any]]:
+        """Run texts and pairs, cut where they are too long; one without words is refused, unless it may be `empty`.
 
         Returns:
             The texts as they were run, the outputs, and what an answer tells of its text.
         """
         words, longest = self._words(), self.manifest.lengths[-1]
-        for parts in texts:
+        for parts in texts if not empty else ():
             _check_words(words, *(part for part in parts if part is not None))
         whole = [words.encode(text, pair) for text, pair in texts]
         given = max(len(encoding.ids) for encoding in whole)

@@ -70,7 +70,7 @@ def assemble(
     notes += note
     model = outline(family, config, task)
     bare = task == "base" and not any(name.startswith("head.") for name in given)
-    if bare and model.head.get_submodule("pooler") is not None:
+    if bare and isinstance(getattr(model.head, "pooler", None), torch.nn.Module):
         model.head.register_module("pooler", None)
         notes.append("no pooler: last_hidden_state alone")
         wanted = {name: shape for name, shape in wanted.items() if not name.startswith("head.")}

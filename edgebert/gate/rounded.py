@@ -16,7 +16,7 @@ from edgebert.gate.golden import Golden
 from edgebert.gate.parity import TOLERANCES, compare, padded
 from edgebert.models import Model
 from edgebert.quantization.observers import Samples, observe
-from edgebert.quantization.recipes import Recipe
+from edgebert.quantization.recipes import Recipe, scales_by_token
 from edgebert.report import Tolerance
 
 # What a file may be below torch with the same rounding, in decibel.
@@ -28,8 +28,6 @@ IN_HALF = 6.0, "as much error again: some runtimes round activations to half pre
 LEAST = 6.0
 # The table's row holds too, where torch is above it by half as much error again.
 CLEAR = 3.0
-# Targets whose products take a scale for each row as it comes, see `parity.PER_TOKEN`; others one for a whole input.
-BY_ROW = ("executorch", "tflite")
 SAMPLES = 128  # of a static recipe's, about as many as tell its layers' ranges
 
 Ranges = dict[str, tuple[float, float]]  # the name of a layer to the least and the greatest number that enters it
@@ -55,7 +53,8 @@ def tolerance(
     margin, reason = (BEFOREHAND if recipe.static else AS_THEY_COME) if rounds else EXACT
     margin, reason = IN_HALF if recipe.weight_bits == 16 else (margin, reason)
     packed = packed if rounds else set[str]()
-    by_row = made.target in BY_ROW and not recipe.static
+    # Where LiteRT's four tokens share a scale, they are nearer to a scale for each than to one for a whole input.
+    by_row = scales_by_token(made.target, recipe, made.model.task) or (made.target == "tflite" and not recipe.static)
     batches = (*golden.batches, golden.types)
     ranges = _ranges(carrying, packed, samples[:: max(len(samples) // SAMPLES, 1)]) if recipe.static else {}
     with rounding(carrying, packed, by_row, ranges):

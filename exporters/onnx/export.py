@@ -33,7 +33,7 @@ from edgebert.models import Model
 from edgebert.models.signature import INPUTS
 from edgebert.quantization import gptq
 from edgebert.quantization.observers import Samples
-from edgebert.quantization.recipes import Recipe
+from edgebert.quantization.recipes import Recipe, scales_by_token
 from edgebert.runtimes.onnx.file import BLANK, MAX_TOKENS, PRODUCER, SEAL, VOCABULARY, seal_of
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
@@ -97,7 +97,8 @@ def export(
         name_weights(converted.graph, given)
         lower_graph(converted, recipe, in_half is not None)
         if recipe.quantized:
-            Quantizer(converted, recipe, kept, ranges, rounded).run()
+            by_token = scales_by_token("onnx", recipe, model.task)
+            Quantizer(converted, recipe, by_token, kept, ranges, rounded).run()
         _finish(converted, model, longest)
         _write(converted, path)
         weights = by_origin(stored(converted.graph), origin)

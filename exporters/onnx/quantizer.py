@@ -3,7 +3,8 @@
 `w8a8-dynamic`: weights int8 with a scale for each output, activations with one that is found at each call. It is
 written here, and not by `onnxruntime.quantization.quantize_dynamic`: that one gives an embedding table or a convolution
 one scale for all, stores a tied table twice, and writes files that fail at run time for a grouped weight with a scale a
-channel. Products are ONNX Runtime's own operators.
+channel. Products are ONNX Runtime's own operators. They take one scale for all tokens; where each is to have its own,
+it is taken out before the product and put back after it.
 
 `w8a8-static`: the same weights between QuantizeLinear and DequantizeLinear, activations uint8 with one scale for each
 linear layer's input, clipped where that costs least over the samples.
@@ -41,6 +42,9 @@ MICROSOFT = "com.microsoft"
 FLOAT_ARITHMETIC = 1
 INTEGER_PRODUCT = "MatMulIntegerToFloat"
 
+# Of a token with a scale of its own: a step is this part of its range, and no less than that.
+STEPS, LEAST = np.array(1 / 254, np.float32), np.array(1e-12, np.float32)
+
 
 class Quantizer(Rewriter):
     """Rewrites a model's float graph in place."""
@@ -49,6 +53,7 @@ class Quantizer(Rewriter):
         self,
         model: Any,
         recipe: Recipe,
+        by_token: bool,
         kept: Callable[[str], bool],
         ranges: Mapping[str, tuple[float, int]],
         rounded: Mapping[str, Rounded],
@@ -58,12 +63,14 @@ class Quantizer(Rewriter):
         Args:
             model: an onnx_ir.Model whose weights carry their torch names.
             recipe: a quantized one.
+            by_token: whether each token has a scale, in a dynamic recipe.
             kept: whether the weight of that name stays in float.
             ranges: path of a linear layer to scale and zero point of its input, for a static recipe.
             rounded: path of a linear layer to its weight in 4 bits; others are rounded here.
         """
         super().__init__(model)
         self.recipe = recipe
+        self.by_token = by_token
         self.kept = kept
         self.ranges = ranges
         self.rounded = rounded
@@ -86,7 +93,8 @@ class Quantizer(Rewriter):
                 self.table(node)
             elif node.op_type in ("MatMul", "Gemm"):
                 self.linear(node)
-        self.join_products()
+        if not self.by_token:
+            self.join_products()
         passes.RemoveUnusedNodesPass()(self.model)
         self.graph.opset_imports[MICROSOFT] = 1
         left = [
@@ -184,7 +192,7 @@ class Quantizer(Rewriter):
         if not self.is_float(source) or len(source.shape) != 2 or self.kept(source.name):
             return
         multiply = {
-            "w8a8-dynamic": self.dynamic_product,
+            "w8a8-dynamic": self.token_product if self.by_token else self.dynamic_product,
             "w8a8-static": self.static_product,
             "w4": self.packed_product,
         }[self.recipe.name]
@@ -214,6 +222,32 @@ class Quantizer(Rewriter):
         integers, entry_scale, entry_zero = self.activations[entry]
         given = (integers, weight, entry_scale, scale, entry_zero)
         return self.emit(node, INTEGER_PRODUCT, *given, domain=MICROSOFT)
+
+    def token_product(self, node: Any, source: Any, turned: bool) -> Any:
+        """MatMulIntegerToFloat with a scale for each token.
+
+        A token is x = middle + step * q with q from -127 to 127, so that its product is step * (q W) + middle * 1 W,
+        where 1 W are the sums of W's columns.
+        """
+        weight, scale = self.columns(node, source, turned)
+        one, zero = self.constant("one", np.array(1, np.float32)), self.constant("middle", np.array(128, np.uint8))
+        entry = node.inputs[0]
+        if entry not in self.activations:
+            last = self.constant("last", np.array([-1]))
+            high, low = (self.emit(node, op, entry, last) for op in ("ReduceMax", "ReduceMin"))
+            halved, least = self.constant("half", np.array(0.5, np.float32)), self.constant("least", LEAST)
+            middle = self.emit(node, "Mul", self.emit(node, "Add", high, low), halved)
+            reach = self.emit(node, "Mul", self.emit(node, "Sub", high, low), self.constant("steps", STEPS))
+            step = self.emit(node, "Max", reach, least)
+            counted = self.emit(node, "Div", self.emit(node, "Sub", entry, middle), step)
+            self.activations[entry] = (self.emit(node, "QuantizeLinear", counted, one, zero), step, middle)
+        integers, step, middle = self.activations[entry]
+        product = self.emit(node, INTEGER_PRODUCT, integers, weight, one, scale, zero, domain=MICROSOFT)
+        stored, scales = (value.const_value.numpy() for value in self.weight(source, by_row=turned))
+        floats = stored * scales if source not in self.tables else (stored * scales).T
+        sums = self.constant(f"{source.name}.sums", floats.sum(0, dtype=np.float32))
+        moved = self.emit(node, "Mul", middle, sums)
+        return self.emit(node, "Add", self.emit(node, "Mul", product, step), moved)
 
     def join_products(self) -> None:
         """Let integer products add the biases that follow them, and quantize what no other one reads."""

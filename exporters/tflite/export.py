@@ -30,7 +30,7 @@ from edgebert.gate.half import WHERE
 from edgebert.models import Model
 from edgebert.quantization.gptq import Rounded, round_weights
 from edgebert.quantization.observers import Samples
-from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES, Recipe, kept
+from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES, Recipe, kept, scales_by_token
 from edgebert.quantization.sizes import estimate
 
 NEEDS = ("litert_torch", "ai_edge_litert", "flatbuffers")
@@ -152,7 +152,7 @@ def lower(
     """
     # In float a grouped convolution is the quicker one, in int8 a linear layer for each group the more accurate one.
     grouped: lowering.GroupedForm = lowering.SlicedLinears if recipe.quantized else lowering.GroupedPointwise
-    if recipe.quantized and in_half is not None:
+    if recipe.quantized and in_half is not None and not scales_by_token("tflite", recipe, model.task):
         grouped = lowering.TokenBlocks
     # A quarter of the transposes.
     lowered = lowering.tokens_before_channels(model, grouped)

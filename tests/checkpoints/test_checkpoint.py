@@ -17,7 +17,7 @@ import pytest
 import torch
 import transformers
 from paths import DATA
-from reference import batch, cells, outputs, reference
+from reference import batch, outputs, reference, shared
 from safetensors.torch import load_file, save_file
 
 from edgebert.checkpoints import checkpoint
@@ -37,7 +37,7 @@ def hf_folder(tmp_path: Path, name: str = "bert", task: str = "sequence-classifi
     return folder
 
 
-@pytest.mark.parametrize(("name", "task"), cells())
+@pytest.mark.parametrize(("name", "task"), shared())
 def test_in_out_and_back_into_transformers(tmp_path: Path, name: str, task: str) -> None:
     theirs = reference(name, task)
     theirs.save_pretrained(tmp_path / "in")

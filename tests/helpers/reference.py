@@ -18,6 +18,11 @@ def cells() -> list[tuple[str, str]]:
     return [(name, task) for name, family in MODELS.items() for task in family.heads]
 
 
+def shared() -> list[tuple[str, str]]:
+    """Those that transformers has a class for; sentence-transformers' own are asked in tests/answers."""
+    return [(name, task) for name, task in cells() if task in MODELS[name].architectures.values()]
+
+
 def reference(name: str, task: str, config: Any = None, seed: int = 0, **changes: Any) -> Any:
     """A transformers model of a family with a task's head, random weights of a size that makes every tensor count."""
     family = MODELS[name]

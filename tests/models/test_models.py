@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from reference import batch, cells, outputs, reference
+from reference import batch, cells, outputs, reference, shared
 
 from edgebert.checkpoints.weights import assemble, hf_names, hf_tensors
 from edgebert.errors import InputError, Unsupported
@@ -32,7 +32,7 @@ def assert_equal(model: Model, theirs: torch.nn.Module, inputs: dict[str, torch.
         assert (answered[key] - value).abs().max().item() < EXACT, key
 
 
-@pytest.mark.parametrize(("name", "task"), cells())
+@pytest.mark.parametrize(("name", "task"), shared())
 def test_equals_transformers(name: str, task: str) -> None:
     theirs = reference(name, task)
     model = ours(name, task, theirs)

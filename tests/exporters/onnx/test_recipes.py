@@ -14,7 +14,7 @@ from tiny import sqnr as decibel
 from edgebert.artifact import Artifact
 from edgebert.errors import InputError
 from edgebert.gate.parity import TOLERANCES, compare
-from edgebert.models import Model
+from edgebert.models import MODELS, Model
 from edgebert.models.signature import INPUTS, Arrays
 from edgebert.quantization.gptq import GROUP, Rounded
 from edgebert.quantization.integers import by_row
@@ -161,6 +161,18 @@ def test_every_static_product_is_one_integer_operator(exported, tmp_path, family
     after = [node.op_type for node in onnx.load(str(tmp_path / "optimized.onnx")).graph.node]
     assert "DequantizeLinear" not in after
     assert after.count("MatMulIntegerToFloat") == before["DequantizeLinear"] // 2 > 0
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("family", quick(MODELS, ["bert"]))
+def test_a_sentences_vector_depends_on_no_other_text_in_8_bits(exported, family):
+    """For each token has a scale of its own; elsewhere all rows of a batch share one."""
+    _, artifact = exported(family, "sentence-embedding", "w8a8-dynamic")
+    session, rows = runtime.open(artifact.path), batch(6, LONGEST)
+    together = session.run(rows)["sentence_embedding"]
+    for i, vector in enumerate(together):
+        alone = session.run({name: array[i : i + 1] for name, array in rows.items()})["sentence_embedding"][0]
+        np.testing.assert_allclose(alone, vector, atol=1e-5)
 
 
 @pytest.mark.parity
