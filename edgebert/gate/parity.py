@@ -239,10 +239,9 @@ def _check_ranking(golden: Golden, actual: list[Arrays], tolerance: Tolerance) -
     room = 4 * 10 ** (-tolerance.min_sqnr_db / 20)
     more = alike[:, None] - alike[None, :] > room
     right = float((told[:, None] > told[None, :])[more].mean()) if more.any() else 1.0
+    ranked = f"{100 * right:.2f}% of {int(more.sum()):,}" if more.any() else "there are no"
     cosine = float((ones * others).sum(1).min())
-    detail = (
-        f"{100 * right:.2f}% of {int(more.sum()):,} pairs of pairs that torch decides; cosine at least {cosine:.5f}"
-    )
+    detail = f"{ranked} pairs of pairs that differ by {room:.2g} and more in torch; cosine at least {cosine:.5f}"
     return Check("pairs rank as in torch", right == 1.0, detail)
 
 
