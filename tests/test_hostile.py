@@ -33,6 +33,7 @@ from edgebert.errors import EdgebertError
 from edgebert.files import peak_memory
 from edgebert.gate import golden
 from edgebert.models import MODELS
+from edgebert.models.heads import Dense, Pooling
 from edgebert.tokenizers import tokenizer
 from edgebert.tokenizers.corpus import read_corpus
 
@@ -52,6 +53,11 @@ def use_tokenizer(path: Path) -> None:
     words = tokenizer.load(path)
     words.decode(words.encode(TEXT, "b").ids)
     words.batch([TEXT, ("a", TEXT)], length=8)
+
+
+def load_sentences(folder: Path) -> None:
+    """A sentence encoder, by its folder or that of one of its modules."""
+    checkpoint.load(folder if folder.name == "sentences" else folder.parent)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,16 @@ TARGETS = {
     "a torch file": Target("torch/pytorch_model.bin", checkpoint.load),
     "a torch file of old": Target("old/pytorch_model.bin", checkpoint.load),
     "h5": Target("h5/tf_model.h5", checkpoint.load),
+    **{
+        f"{name} of a sentence encoder": Target(f"sentences/{name}", load_sentences, name.endswith(".json"))
+        for name in (
+            "modules.json",
+            "config_sentence_transformers.json",
+            "1_Pooling/config.json",
+            "2_Dense/config.json",
+        )
+    },
+    "a dense layer's weights": Target("sentences/2_Dense/model.safetensors", load_sentences),
     "golden answers": Target("bundle/golden.npz", lambda folder: golden.load(folder / "golden.npz")),
     "a corpus": Target("corpus/texts.txt", lambda folder: read_corpus(folder / "texts.txt")),
 }
@@ -91,6 +107,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = {name: tiny.visible(name, "sequence-classification") for name in MODELS}
     for name, model in made.items():
         Checkpoint(model, None, name, {}, "", ()).save(root / name)
+    pooling = Pooling(("mean", "cls"), (Dense(8),), True, "query: ", 0, "dot")
+    sentences = tiny.visible("bert", "sentence-embedding", pooling=pooling)
+    Checkpoint(sentences, None, "sentences", {}, "", ()).save(root / "sentences")
+    (root / "sentences/vocab.txt").write_text("\n".join([*SPECIALS, *"ab", "##a", "##b"]))
     for name in ("torch", "old", "index", "bundle", "vocab", "sentencepiece", "corpus", "h5"):
         (root / name).mkdir()
     config, tensors = (root / "bert/config.json").read_bytes(), load_file(root / "bert/model.safetensors")

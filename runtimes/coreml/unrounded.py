@@ -29,7 +29,8 @@ def constants(path: Path) -> Iterator[Constant]:
         if name in program.packed:
             bits, step = _packed(program.packed[name], program.constants, values.shape)
         elif value.dtype == "float16":
-            bits, step = 16, np.spacing(np.abs(values).astype(np.float16)).astype(np.float32)
+            with np.errstate(invalid="ignore", over="ignore"):  # a bound that bounds nothing is infinite
+                bits, step = 16, np.spacing(np.abs(values).astype(np.float16)).astype(np.float32)
         else:
             bits, step = 32, np.zeros(1, np.float32)
         yield Constant(name.removesuffix(PACKED), values, step, bits)
