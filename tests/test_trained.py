@@ -52,16 +52,25 @@ def test_passes_the_gate(tmp_path: Path, target: str, recipe: str) -> None:
     assert made.report.checks[-1].detail.startswith("caught: word embeddings shifted by one row, last layer's")
 
 
-@pytest.mark.parametrize("target", TARGET_RECIPES)
-@pytest.mark.parametrize("bits", [32, 8])
-def test_vectors_are_sentence_transformers(tmp_path: Path, target: str, bits: int) -> None:
-    recipe = "fp32" if bits == 32 else asked_recipe(target, "int8")
+# A target and recipe to the least and the mean cosine that is due. Core ML's static scales are one for all tokens, and
+# chosen beforehand: 0.977 and 0.9928 were seen.
+COSINES = {
+    **{(target, "fp32"): (0.9999, 0.9999) for target in TARGET_RECIPES},
+    **{(target, asked_recipe(target, "int8")): (0.99, 0.99) for target in TARGET_RECIPES},
+    ("coreml", "w8a8-static"): (0.97, 0.99),
+}
+
+
+@pytest.mark.parametrize(("target", "recipe"), COSINES)
+def test_vectors_are_sentence_transformers(tmp_path: Path, target: str, recipe: str) -> None:
     edgebert.export(FOLDER, target=target, recipe=recipe, lengths=(32,), out=tmp_path / "out")
     with edgebert.open(tmp_path / "out") as bundle:
         told = np.array([answer["embedding"] for answer in bundle.predict(UTTERANCES)])
     wanted = vectors()
     cosines = (told * wanted).sum(1) / np.linalg.norm(told, axis=1) / np.linalg.norm(wanted, axis=1)
-    assert cosines.min() >= (0.9999 if bits == 32 else 0.99)
+    least, mean = COSINES[target, recipe]
+    assert cosines.min() >= least
+    assert cosines.mean() >= mean
     pairs = list(itertools.islice(itertools.combinations(range(len(UTTERANCES)), 2), 0, None, 19))[:1000]
     alike = [[float(side[i] @ side[j]) for i, j in pairs] for side in (told, wanted)]
     assert len(pairs) == 1000

@@ -211,7 +211,7 @@ def _prompt(path: Path, raw: Mapping[str, Any], name: str | None) -> str:
     chosen = raw.get("default_prompt_name") if name is None else name
     if chosen is None:
         return ""
-    if chosen not in prompts:
+    if not isinstance(chosen, str) or chosen not in prompts:
         raise InputError(f"{path} has no prompt {chosen!r:.80}; there are {', '.join(prompts) or 'none'}.")
     return str(prompts[chosen])
 

@@ -30,6 +30,7 @@ DECIDED = 0.1  # between the first two scores, from which on 8 bits have the sam
 LONGEST = 32
 PAIRS = [(TEXTS[0], TEXTS[1]), (TEXTS[1], TEXTS[3]), (TEXTS[2], TEXTS[0])]
 CELLS = [(target, recipe) for target in TARGET_RECIPES for recipe in ("fp32", asked_recipe(target, "int8"))]
+CELLS.append(("coreml", "w8a8-static"))  # beside its w8, for activations in 8 bits
 
 # transformers 4, which has a pipeline for questions, as 5 has not; `make oracle` puts it there.
 ORACLE = ROOT / "build" / "transformers-4"
