@@ -79,7 +79,7 @@ def test_variant_equals_transformers(name: str, task: str, changes: dict[str, ob
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "task"), [cell for cell in cells() if cell[0] in ("squeezebert", "convbert")])
+@pytest.mark.parametrize(("name", "task"), [cell for cell in shared() if cell[0] in ("squeezebert", "convbert")])
 def test_base_size_equals_transformers(name: str, task: str) -> None:
     theirs = reference(name, task, config=MODELS[name].config())
     inputs = batch(theirs.config.vocab_size, tokens=48)
