@@ -13,11 +13,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
 
+import torch
+from torch import Tensor
+
 from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
 from edgebert.files import interrupts
 from edgebert.lowering import duplicate
 from edgebert.models import Model
 from edgebert.models.heads import SentenceEmbedding
+from edgebert.models.signature import INPUTS
 from edgebert.quantization.recipes import NOT_TAKEN, TARGET_RECIPES, Recipe
 
 # Norms' factors where none were chosen for the model, see `lowering/half_norms.py`.
@@ -72,6 +76,12 @@ def check_lengths(lengths: Sequence[int], positions: int) -> tuple[int, ...]:
             f"lengths {list(lengths)}; at least one is needed, and each from 1 to the model's {positions} positions."
         )
     return tuple(sorted(set(lengths)))
+
+
+def examples(rows: int, tokens: int) -> dict[str, Tensor]:
+    """Inputs (rows, tokens) int32 to trace a model with, each a tensor of its own: of type 0, which every model has."""
+    kinds = {name: torch.zeros if name == "token_type_ids" else torch.ones for name in INPUTS}
+    return {name: make(rows, tokens, dtype=torch.int32) for name, make in kinds.items()}
 
 
 @contextlib.contextmanager

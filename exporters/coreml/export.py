@@ -160,7 +160,7 @@ def _convert(
     # No id is negative: a bundle refuses it. Guarded, -1 would be answered as the last row.
     passes.remove_passes({"common::guard_negative_gather_indices"})
     passes.append_pass("edgebert::quantize_layers")
-    examples = tuple(torch.ones(1, lengths[-1], dtype=torch.int32) for _ in INPUTS)
+    examples = tuple(common.examples(1, lengths[-1]).values())
     with torch.no_grad():
         names = list(model(*examples))
         traced = torch.jit.trace(_Outputs(model), examples, check_trace=False)  # type: ignore[no-untyped-call]

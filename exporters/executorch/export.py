@@ -170,7 +170,7 @@ def _convert(model: Model, plan: Plan, longest: int, half: bool) -> tuple[bytes,
     """The file's bytes, with `half` a second method in them, and how each parameter of the lowered model is stored."""
     # torch.export makes a constant of a token axis of size 1.
     traced = max(longest, 2)
-    examples = tuple(torch.ones(1, traced, dtype=torch.int32) for _ in INPUTS)
+    examples = tuple(common.examples(1, traced).values())
     tokens = torch.export.Dim("tokens", min=1, max=max(longest, 3))
     names = list(model(*examples))
     program = torch.export.export(model, examples, dynamic_shapes=({1: tokens},) * len(INPUTS), strict=False)

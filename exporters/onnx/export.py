@@ -168,7 +168,7 @@ def _convert(model: Model, longest: int) -> Any:
     """The model as an onnx_ir.Model whose outputs are float32."""
     # Two rows and more than one token, for torch.export makes constants of sizes 0 and 1; and three tensors, for it
     # takes one tensor that is given three times for one input.
-    examples = tuple(torch.ones(2, min(longest, 8), dtype=torch.int32) for _ in INPUTS)
+    examples = tuple(common.examples(2, min(longest, 8)).values())
     batch, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1, max=longest)
     with torch.no_grad():
         names = list(model(*examples))

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgebert.exporters import common
 from edgebert.lowering import duplicate
 from edgebert.models import Model
-from edgebert.models.signature import INPUTS
 
 LAYERS = "encoder.layers."
 
@@ -161,8 +161,7 @@ def _draft(model: Model, ascending: tuple[int, ...]) -> Draft:
     wrapped = _Entered(model, entering).eval()
     work: Any = litert_torch
     for length in reversed(ascending):
-        sample: dict[str, Any] = {name: torch.ones(1, length, dtype=torch.int32) for name in INPUTS}
-        sample["vectors"] = [parameters[name] for name in entering]
+        sample: dict[str, Any] = {**common.examples(1, length), "vectors": [parameters[name] for name in entering]}
         work = work.signature(f"tokens_{length}", wrapped, sample_kwargs=sample)
     # Through memory: where a disk is full, the converter's own way to a file ends the whole process.
     content = work.convert().model_content()
