@@ -38,7 +38,7 @@ from edgebert.quantization.recipes import TARGET_RECIPES
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from tiny import visible
 
-LENGTHS = (16,)  # lengths are converted one by one, and a second one takes as long again
+LENGTHS = (16,)  # TFLite converts lengths one by one, and a second one takes as long again
 AT = 1  # the layer that is broken
 
 Break = Callable[[Model], None]

@@ -65,7 +65,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
     },
     "target": {"lite": "tflite", "core": "coreml", "apple": "coreml", "torch": "executorch"},
 }
-MISTYPED = 0.85  # letters that two names have in common, from which on one is the other with a slip
+MISTYPED = 0.85  # share of letters that two names have in common, from which on one is the other with a slip
 # The recipe that `int8` means, where it is not w8a8-dynamic.
 EIGHT_BITS = {"coreml": "w8"}
 

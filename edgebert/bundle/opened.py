@@ -137,10 +137,10 @@ class Bundle:
     def fill(self, text: str, pair: str | None = None) -> dict[str, Any]:
         """The likeliest pieces for each [MASK], or after a prompt; see `edgebert.answers.pieces`."""
         self._only("masked-lm", "causal-lm")
-        begins = self.manifest.task == "causal-lm"  # nothing yet: the first piece of all
-        (encoding,), outputs, told = self._ask([(text, pair)], empty=begins)
+        goes_on = self.manifest.task == "causal-lm"  # also from nothing, with the first piece of all
+        (encoding,), outputs, told = self._ask([(text, pair)], empty=goes_on)
         words, logits = self._words(), outputs["logits"][0]
-        if self.manifest.task == "causal-lm":
+        if goes_on:
             return pieces.next_piece(encoding, logits, self.reading, words) | told
         return pieces.fill(encoding, logits, self.reading, words, told["token_count"]) | told
 

@@ -253,7 +253,7 @@ def interpret(raw: Mapping[str, Any], task: str | None, any_head: bool = False) 
             f"config.json: {named} has no counterpart here; pass --task with one of {', '.join(family.heads)}."
         )
     if task is not None:
-        family.head(task)
+        family.head(task)  # which refuses one that the family does not have, whatever the checkpoint is
     known = named != "base" and own is not None
     if task is not None and known and task != own and task not in HEADLESS and not any_head:
         raise InputError(

@@ -53,7 +53,7 @@ def tolerance(
     margin, reason = (BEFOREHAND if recipe.static else AS_THEY_COME) if rounds else EXACT
     margin, reason = IN_HALF if recipe.weight_bits == 16 else (margin, reason)
     packed = packed if rounds else set[str]()
-    # Where LiteRT's four tokens share a scale, they are nearer to a scale for each than to one for a whole input.
+    # Where four tokens share a scale, in LiteRT, they are held to torch with one for each, which is nearer to float.
     by_row = scales_by_token(made.target, recipe, made.model.task) or (made.target == "tflite" and not recipe.static)
     batches = (*golden.batches, golden.types)
     ranges = _ranges(carrying, packed, samples[:: max(len(samples) // SAMPLES, 1)]) if recipe.static else {}

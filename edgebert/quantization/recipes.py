@@ -120,7 +120,7 @@ def floor(target: str, recipe: str, lengths: Sequence[int]) -> str:
 
 
 def scales_by_token(target: str, recipe: Recipe, task: str) -> bool:
-    """Whether each token has a scale for its activations, and not several or all of them one."""
+    """Whether each token is sure to have a scale for its activations; in LiteRT four may share one."""
     dynamic = recipe.activation_bits == 8 and not recipe.static
     return dynamic and (target == "executorch" or task in TOLD_BY_LITTLE)
 

@@ -42,8 +42,10 @@ MICROSOFT = "com.microsoft"
 FLOAT_ARITHMETIC = 1
 INTEGER_PRODUCT = "MatMulIntegerToFloat"
 
-# Of a token with a scale of its own: a step is this part of its range, and no less than that.
-STEPS, LEAST = np.array(1 / 254, np.float32), np.array(1e-12, np.float32)
+# Of a token with a scale of its own: the middle of its range is that share of the ends' sum, a step this share of the
+# range, and no less than the last. What is left is counted in steps, from the middle of uint8 on.
+OF_RANGE = {name: np.array(value, np.float32) for name, value in (("half", 0.5), ("step", 1 / 254), ("least", 1e-12))}
+ONE, ZERO = np.array(1, np.float32), np.array(128, np.uint8)
 
 
 class Quantizer(Rewriter):
@@ -230,22 +232,22 @@ class Quantizer(Rewriter):
         where 1 W are the sums of W's columns.
         """
         weight, scale = self.columns(node, source, turned)
-        one, zero = self.constant("one", np.array(1, np.float32)), self.constant("middle", np.array(128, np.uint8))
+        one, zero = self.constant("token.one", ONE), self.constant("token.zero", ZERO)
         entry = node.inputs[0]
         if entry not in self.activations:
-            last = self.constant("last", np.array([-1]))
+            last = self.constant("token.axis", np.array([-1]))
             high, low = (self.emit(node, op, entry, last) for op in ("ReduceMax", "ReduceMin"))
-            halved, least = self.constant("half", np.array(0.5, np.float32)), self.constant("least", LEAST)
-            middle = self.emit(node, "Mul", self.emit(node, "Add", high, low), halved)
-            reach = self.emit(node, "Mul", self.emit(node, "Sub", high, low), self.constant("steps", STEPS))
+            half, steps, least = (self.constant(f"token.{name}", value) for name, value in OF_RANGE.items())
+            middle = self.emit(node, "Mul", self.emit(node, "Add", high, low), half)
+            reach = self.emit(node, "Mul", self.emit(node, "Sub", high, low), steps)
             step = self.emit(node, "Max", reach, least)
             counted = self.emit(node, "Div", self.emit(node, "Sub", entry, middle), step)
             self.activations[entry] = (self.emit(node, "QuantizeLinear", counted, one, zero), step, middle)
         integers, step, middle = self.activations[entry]
         product = self.emit(node, INTEGER_PRODUCT, integers, weight, one, scale, zero, domain=MICROSOFT)
         stored, scales = (value.const_value.numpy() for value in self.weight(source, by_row=turned))
-        floats = stored * scales if source not in self.tables else (stored * scales).T
-        sums = self.constant(f"{source.name}.sums", floats.sum(0, dtype=np.float32))
+        over_inputs = (stored * scales).sum(1 if source in self.tables else 0, dtype=np.float32)
+        sums = self.constant(f"{source.name}.sums", over_inputs)
         moved = self.emit(node, "Mul", middle, sums)
         return self.emit(node, "Add", self.emit(node, "Mul", product, step), moved)
 

@@ -18,9 +18,12 @@ class Rewriter:
         self.graph = model.graph
 
     def constant(self, name: str, array: np.ndarray) -> Any:
-        """A new initializer; one that has this name already is given back."""
-        if name in self.graph.initializers:
-            return self.graph.initializers[name]
+        """A new initializer; one that has this name already is given back, and has to be the same."""
+        if (there := self.graph.initializers.get(name)) is not None:
+            known = there.const_value.numpy()
+            if known.dtype != array.dtype or not np.array_equal(known, array):
+                raise ValueError(f"{name} is another constant already")
+            return there
         tensor = self.ir.tensor(array, name=name)
         kind, shape = self.ir.TensorType(tensor.dtype), self.ir.Shape(array.shape)
         value = self.ir.Value(name=name, shape=shape, type=kind, const_value=tensor)

@@ -21,8 +21,9 @@ from edgebert.runtimes import SUFFIXES
 DOCS = ROOT / "benchmarks" / "floors.md"
 TARGETS = ("tflite", "onnx")
 LENGTHS = (8, 16)
-# Grouped projections and a head of one token; blocks of four-bit weights and a tied output layer for every token.
-MODELS = (("squeezebert", "sequence-classification"), ("bert", "masked-lm"))
+# Grouped projections and a head of one token; blocks of four-bit weights and a tied output layer for every token; a
+# scale for each token and what pools them.
+MODELS = (("squeezebert", "sequence-classification"), ("bert", "masked-lm"), ("bert", "sentence-embedding"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def make(target: str, folder: Path) -> list[Asked]:
     for family, task in MODELS:
         model, inputs = visible(family, task), batch(LENGTHS[-1])
         for recipe in TARGET_RECIPES[target]:
-            path = folder / f"{family}-{recipe}{SUFFIXES[target]}"
+            path = folder / f"{family}-{task}-{recipe}{SUFFIXES[target]}"
             EXPORTERS[target].export(model, RECIPES[recipe], LENGTHS, path, (), samples())
             asked.append(Asked(path, recipe, inputs, expected(model, inputs)))
     return asked

@@ -177,11 +177,12 @@ def test_a_sentences_vector_depends_on_no_other_text_in_8_bits(exported, family)
 
 @pytest.mark.parity
 @pytest.mark.parametrize("exact", [True, False])
-def test_static_int8_is_right_with_the_exact_mode_for_older_x86(exported, monkeypatch, exact):
-    model, artifact = exported("squeezebert", "base", "w8a8-static")
+@pytest.mark.parametrize(("task", "recipe"), [("base", "w8a8-static"), ("sentence-embedding", "w8a8-dynamic")])
+def test_int8_is_right_with_the_exact_mode_for_older_x86(exported, monkeypatch, task, recipe, exact):
+    model, artifact = exported("squeezebert", task, recipe)
     exact = exact or runtime._saturates()  # without it such a machine answers wrongly, hence the mode
     monkeypatch.setattr(runtime, "_saturates", lambda: exact)
-    assert sqnr(model, artifact.path, "w8a8-static") > 25  # seen: 32
+    assert sqnr(model, artifact.path, recipe) > 25  # seen: 26 and 41
 
 
 @pytest.mark.parity
