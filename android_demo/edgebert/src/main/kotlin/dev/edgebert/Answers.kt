@@ -54,10 +54,20 @@ public data class Choice(
     override fun toJson(): String = Json.of(this)
 }
 
-/** A token, or a word, with its label. [start] until [end] is its place in the text. */
-public data class Labelled(val text: String, val start: Int, val end: Int, val label: String, val score: Double)
+/**
+ * A token, or a word, as pieces spell it, with its label. [start] until [end] is its place in the text, or where
+ * [ofPair] holds in the second one.
+ */
+public data class Labelled(
+    val text: String,
+    val start: Int,
+    val end: Int,
+    val label: String,
+    val score: Double,
+    val ofPair: Boolean,
+)
 
-/** An entity: its kind, its words as the pieces spell them, itself as it was given, and its place in the text. */
+/** An entity: its kind, its words as pieces spell them, itself as it was given, and its place, see [Labelled]. */
 public data class Entity(
     val kind: String,
     val score: Double,
@@ -65,11 +75,13 @@ public data class Entity(
     val text: String,
     val start: Int,
     val end: Int,
+    val ofPair: Boolean,
 )
 
-/** What is said of each token, word and entity of a [text]. */
+/** What is said of each token, word and entity of a [text], or a pair. */
 public data class Entities(
     val text: String,
+    val pair: String?,
     val tokens: List<Labelled>,
     val words: List<Labelled>,
     val entities: List<Entity>,
@@ -110,12 +122,13 @@ public data class Pieces(
     override fun toJson(): String = Json.of(this)
 }
 
-/** A token, its place in the text, and how much it looks replaced. */
-public data class Suspect(val token: String, val start: Int, val end: Int, val score: Double)
+/** A token, its place in the text, or where [ofPair] holds in the second one, and how much it looks replaced. */
+public data class Suspect(val token: String, val start: Int, val end: Int, val score: Double, val ofPair: Boolean)
 
-/** How much each token of a [text] looks replaced. */
+/** How much each token of a [text], or a pair, looks replaced. */
 public data class Replaced(
     val text: String,
+    val pair: String?,
     val tokens: List<Suspect>,
     override val truncated: Boolean,
     override val tokenCount: Int,

@@ -37,7 +37,11 @@ private class Kind(
 )
 
 /** Those that are known, the first that an app has is taken. */
-private val KINDS = listOf<Kind>()
+private val KINDS = listOf(
+    Kind("tflite", "org.bytedeco.tensorflowlite.Interpreter", "org.bytedeco:tensorflow-lite", ::TensorFlowLite),
+    Kind("tflite", "org.tensorflow.lite.Interpreter", "com.google.ai.edge.litert:litert", ::LiteRt),
+    Kind("onnx", "ai.onnxruntime.OrtEnvironment", "com.microsoft.onnxruntime:onnxruntime-android", ::OnnxRuntime),
+)
 
 /** Engines that open model files. */
 public object Engines {
@@ -58,7 +62,7 @@ public object Engines {
             )
         }
         val kind = fitting.firstOrNull { isThere(it.library) } ?: throw EdgebertException(
-            "${manifest.modelFile} needs ${fitting.joinToString(" or ") { it.needs }}, and the app has neither: add it.",
+            "${manifest.modelFile} needs ${fitting.joinToString(" or ") { it.needs }}, which the app does not have: add it to its dependencies.",
         )
         return kind.open(model, manifest, threads)
     }
