@@ -5,7 +5,7 @@ labels tell ends and single words too (BIOES, BILOU), entities are those of seqe
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,15 @@ class Word:
 
     Attributes:
         tokens: its pieces.
-        start: its first character in the text.
+        sequence: 0 in the first text, 1 in the second.
+        start: its first character in that text.
         end: the one after its last.
         label: its first piece's.
         score: of that label.
     """
 
     tokens: list[str]
+    sequence: int
     start: int
     end: int
     label: str
@@ -38,13 +40,14 @@ class Word:
 
 
 def find(
-    text: str, encoding: Encoding, logits: np.ndarray, labels: Sequence[str], reading: Reading, words: Tokenizer
-) -> dict[str, Any]:
+    texts: Sequence[str], encoding: Encoding, logits: np.ndarray, labels: Sequence[str], reading: Reading,
+    words: Tokenizer,
+) -> dict[str, Any]:  # fmt: skip
     """What is said of each token, word and entity.
 
     Args:
-        text: as it was given.
-        encoding: of it.
+        texts: one, or a pair, as given.
+        encoding: of them.
         logits: (T, labels) or more tokens, which are padding.
         labels: their names.
         reading: how scores are made.
@@ -52,7 +55,8 @@ def find(
 
     Returns:
         `tokens` and `words` with `label` and `score`, and `entities` with `entity_group` and `score`, each with
-        `start` and `end` in characters (code points). `word` is as the pieces spell it, `text` as it was given.
+        `start` and `end` in characters (code points) of its own text. `word` is as the pieces spell it, `text` as it was
+        given.
     """
     scores = applied(reading.activation, logits)
     best = scores.argmax(-1)
@@ -69,14 +73,15 @@ def find(
     ]
     found: list[Word] = []
     for token, i in zip(tokens, kept, strict=True):
-        start, end = encoding.offsets[i]
-        if found and _continues(text, encoding, i, words):
+        (start, end), sequence = encoding.offsets[i], encoding.sequences[i]
+        text = texts[sequence]
+        if found and found[-1].sequence == sequence and _continues(text, encoding, i, words):
             last = found.pop()
-            found.append(Word([*last.tokens, encoding.tokens[i]], last.start, end, last.label, last.score))
+            found.append(replace(last, tokens=[*last.tokens, encoding.tokens[i]], end=end))
         else:
             unknown = encoding.ids[i] == words.unk_id
             spelt = text[start:end] if unknown else encoding.tokens[i]
-            found.append(Word([spelt], start, end, str(token["label"]), float(token["score"])))
+            found.append(Word([spelt], sequence, start, end, str(token["label"]), float(token["score"])))
     return {
         "tokens": tokens,
         "words": [
@@ -89,7 +94,7 @@ def find(
             }
             for word in found
         ],
-        "entities": [_entity(text, kind, group, words) for kind, group in _groups(found, labels)],
+        "entities": [_entity(texts[group[0].sequence], kind, group, words) for kind, group in _groups(found, labels)],
     }
 
 
@@ -127,6 +132,7 @@ def _groups(found: Sequence[Word], labels: Sequence[str]) -> Iterator[tuple[str,
     for word in found:
         letter, kind = _parsed(word.label, ends)
         starts = letter in ("B", "S") or kind != kind_before or before in ("E", "S", OUTSIDE)
+        starts = starts or (bool(group) and group[-1].sequence != word.sequence)
         if group and (starts or letter == OUTSIDE):
             yield kind_before, group
             group = []

@@ -116,7 +116,8 @@ class Bundle:
         encodings, outputs, told = self._ask([(text, pair)])
         words = self._words()
         logits = outputs["logits"][0]
-        return entities.find(text, encodings[0], logits, self.manifest.labels, self.reading, words) | told
+        texts = (text,) if pair is None else (text, pair)
+        return entities.find(texts, encodings[0], logits, self.manifest.labels, self.reading, words) | told
 
     def answer(self, question: str, context: str, may_be_none: bool = False) -> dict[str, Any]:
         """Where in a context of any length the answer stands; see `edgebert.answers.spans.answer`.

@@ -19,7 +19,7 @@ def found(said: list[str], labels: list[str]) -> list[tuple[str, str]]:
     logits = np.full((len(said) + 2, len(labels)), -5.0, np.float32)
     for i, label in enumerate(said):
         logits[i + 1, labels.index(label)] = 5.0
-    answer = entities.find(text, encoding, logits, labels, READING, WORDS)
+    answer = entities.find([text], encoding, logits, labels, READING, WORDS)
     assert [entry["label"] for entry in answer["words"]] == said
     return [(one["entity_group"], one["text"]) for one in answer["entities"]]
 
@@ -53,10 +53,19 @@ def test_a_word_has_its_first_pieces_label() -> None:
     encoding = WORDS.encode(text)
     logits = np.zeros((len(encoding.ids), 2), np.float32)
     logits[1, 1] = 9.0  # the first piece alone
-    answer = entities.find(text, encoding, logits, ["O", "X"], READING, WORDS)
+    answer = entities.find([text], encoding, logits, ["O", "X"], READING, WORDS)
     first = answer["words"][0]
     assert (first["word"], first["start"], first["end"], first["label"]) == ("unbelievably", 0, 12, "X")
     (entity,) = answer["entities"]
     assert (entity["entity_group"], entity["word"], entity["text"]) == ("X", "unbelievably", "Unbelievably")
     assert (entity["start"], entity["end"], entity["score"]) == (0, 12, first["score"])
     assert len(answer["tokens"]) > len(answer["words"])
+
+
+def test_entities_of_a_pair_stand_in_their_own_texts() -> None:
+    texts = ("the old man", "a boat")
+    encoding = WORDS.encode(*texts)
+    logits = np.zeros((len(encoding.ids), 2), np.float32)
+    logits[:, 1] = 9.0  # all of one kind, which ends with the first text all the same
+    answer = entities.find(texts, encoding, logits, ["O", "X"], READING, WORDS)
+    assert [(one["text"], one["start"], one["end"]) for one in answer["entities"]] == [(t, 0, len(t)) for t in texts]
