@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from edgebert import bundle
+from edgebert.app.make import apk as make_app
+from edgebert.app.project import project as make_project
 from edgebert.artifact import Artifact
 from edgebert.bundle import proof as bundle_proof
 from edgebert.bundle.manifest import Manifest
@@ -39,7 +41,8 @@ from edgebert.runtimes import RUNTIMES, SUFFIXES
 from edgebert.runtimes.session import Facts
 
 __all__ = [
-    "Exported", "Profile", "export", "inspect", "load", "open", "profile", "rank_layers", "validate",
+    "Exported", "Profile", "export", "inspect", "load", "make_app", "make_project", "open", "profile", "rank_layers",
+    "validate",
 ]  # fmt: skip
 
 Progress = Callable[[str], None]

@@ -6,8 +6,8 @@ from typing import Any
 
 from edgebert.quantization.recipes import TARGET_RECIPES
 
-# The extras a user chooses from; each is a target, or a file format to read.
-EXTRAS = (*TARGET_RECIPES, "hub", "tf")
+# The extras a user chooses from; each is a target, a file format to read, or what signs an app.
+EXTRAS = (*TARGET_RECIPES, "hub", "tf", "app")
 
 
 def examine() -> list[dict[str, Any]]:

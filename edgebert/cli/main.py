@@ -165,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("diff", diff, "show what differs between two bundles, in files, sizes and answers")
     sub.add_argument("a", help="a bundle")
     sub.add_argument("b", help="another bundle")
+    _add_app(verb("app", app, "put a bundle into the Android app, as an APK to install or as a project of one's own"))
     _add_profile(verb("profile", profile, "time model files on this machine, simulated Pixels and real phones"))
     sub = verb("device", device, "list devices, or set one up")
     sub.add_argument("action", choices=("list", "setup"), help="what to do")
@@ -172,6 +173,23 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--sysroot", metavar="DIR", help="an aarch64 system to take instead of Debian's packages")
     verb("doctor", doctor, "show what is installed, what each target needs, and how to get it")
     return parser
+
+
+def _add_app(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("folder", help="the bundle, for tflite, or for onnx where the app has its library")
+    sub.add_argument("--out", metavar="APK", help="the app, to be written and signed")
+    sub.add_argument("--project", metavar="DIR", help="write a project for Android Studio in place of an app")
+    sub.add_argument("--name", help="under the app's picture (default: the bundle's folder's name)")
+    sub.add_argument(
+        "--id", metavar="APPLICATION.ID",
+        help="of which a phone has one app at a time (default: one that only this bundle has)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--key", metavar="FILE",
+        help="PKCS#12 file to sign with, its password in EDGEBERT_KEY_PASSWORD (default: a debug key, made once)",
+    )  # fmt: skip
+    sub.add_argument("--install", action="store_true", help="install it on the phone that is attached, with adb")
+    sub.add_argument("--force", action="store_true", help="replace an app or project that is there already")
 
 
 def _add_profile(sub: argparse.ArgumentParser) -> None:
@@ -380,6 +398,13 @@ def diff(arguments: argparse.Namespace) -> int:
     else:
         render.difference(found)
     return 0
+
+
+def app(arguments: argparse.Namespace) -> int:
+    """Make an app of a bundle."""
+    from edgebert.cli import app as verb
+
+    return verb.app(arguments, _interrupted)
 
 
 def profile(arguments: argparse.Namespace) -> int:

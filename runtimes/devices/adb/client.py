@@ -89,7 +89,9 @@ def find(serial: str | None) -> "Client":
     if not chosen:
         raise MissingDependency("no phone is attached: plug one in, with USB debugging on; `adb devices` lists it.")
     if len(chosen) > 1:
-        raise InputError(f"{len(chosen)} phones are attached: {told}; name one as --device adb:{min(chosen)}.")
+        raise InputError(
+            f"{len(chosen)} phones are attached: {told}; name one as --device adb:{min(chosen)}, or in ANDROID_SERIAL."
+        )
     state = phones[chosen[0]]
     if state != "device":
         raise MissingDependency(f"{chosen[0]} is {state}: {STATES.get(state, 'start Android on it')}.")
@@ -105,7 +107,7 @@ class Client:
     def gone(self, doing: str) -> MissingDependency:
         """The error of a connection that ended."""
         return MissingDependency(
-            f"{self.serial} was disconnected while {doing}; nothing was measured. Plug it in and run it again."
+            f"{self.serial} was disconnected while {doing}; nothing came of it. Plug it in and run it again."
         )
 
     def features(self) -> set[str]:
@@ -148,6 +150,17 @@ class Client:
         told = self._run("pull", remote, str(local))
         if told.returncode:
             raise self.refused(told.stdout + told.stderr, doing)
+
+    def install(self, apk: Path) -> Answer:
+        """Install an app, also over one of its own; the answer's code and complaint are the phone's.
+
+        Raises:
+            MissingDependency: the phone went away.
+        """
+        told = self._run("install", "-r", str(apk))
+        if told.returncode and "Failure" not in told.stdout + told.stderr and self.serial not in attached():
+            raise self.gone("installing")
+        return Answer(told.returncode, told.stdout, told.stderr)
 
     def refused(self, said: str, doing: str) -> InputError | MissingDependency:
         """The error of a transfer or a write that failed; what the phone itself said starts with `remote`."""
