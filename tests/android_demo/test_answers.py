@@ -1,0 +1,143 @@
+"""The library's answers are Python's: for each family and task, by both engines, over texts of all kinds."""
+
+import json
+import random
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from answering import save, save_sentence_encoder
+from cases import MATTER, PROSE, strings
+from reference import cells, reference
+from tiers import quick
+from words import trained_model, trained_vocab
+
+import edgebert
+from edgebert.bundle.opened import Bundle
+from edgebert.errors import EdgebertError
+from edgebert.tokenizers import tokenizer
+
+pytestmark = pytest.mark.parity
+
+EXACT = 1e-4  # of scores in fp32
+NEAR = 0.02  # of scores in 8 bits, where the two sides run other versions of a runtime
+ENGINES = ("tflite", "onnx")
+LENGTHS = (8, 32)
+CELLS = [(family, task, target) for family, task in cells() for target in ENGINES]
+# Each family, each task and each engine.
+CHOSEN = [
+    ("bert", "sequence-classification", "tflite"),
+    ("bert", "sentence-embedding", "onnx"),
+    ("squeezebert", "token-classification", "tflite"),
+    ("convbert", "question-answering", "onnx"),
+    ("rembert", "token-classification", "onnx"),
+    ("rembert", "causal-lm", "tflite"),
+    ("rembert", "question-answering", "tflite"),
+    ("distilbert", "masked-lm", "onnx"),
+    ("electra", "replaced-token-detection", "tflite"),
+    ("electra", "multiple-choice", "onnx"),
+    ("distilbert", "base", "tflite"),
+]
+SEVERAL = {"multi": {"problem_type": "multi_label_classification"}, "stars": {"problem_type": "regression"}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("answers")
+
+
+def checkpoint(folder: Path, family: str, task: str, **changes: Any) -> Path:
+    """A tiny model with the tokenizer of its family, which knows the words that it is asked."""
+    if task == "sentence-embedding":
+        save_sentence_encoder(folder, family)
+        return folder
+    if family != "rembert":
+        vocabulary = trained_vocab(lowercase=True)
+        save(folder, task, family, vocab_size=len(vocabulary.splitlines()), **changes)
+        for file in folder.glob("*token*"):
+            file.unlink()
+        (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+        return folder
+    folder.mkdir()
+    (folder / "sentencepiece.model").write_bytes(trained_model())
+    rows = tokenizer.load(folder).vocab_size
+    reference(family, task, vocab_size=rows, **changes).save_pretrained(folder)
+    return folder
+
+
+def asked(task: str) -> list[dict[str, Any]]:
+    """Lines of a `.jsonl` for a task: 200 and more, texts of all kinds among them."""
+    rng = random.Random(7)
+    words = PROSE.split()
+
+    def text(most: int = 12) -> str:
+        return " ".join(rng.choices(words, k=rng.randint(1, most)))
+
+    texts = [*(text() for _ in range(150)), *strings(seed=11, count=len(MATTER) + 60)[4:]]
+    if task == "question-answering":
+        contexts = [text(90) for _ in range(120)] + strings(seed=12, count=len(MATTER) + 90)[-90:]
+        return [{"question": text(6), "context": each} for each in contexts]
+    if task == "multiple-choice":
+        return [{"text": each, "choices": [text() for _ in range(rng.randint(2, 4))]} for each in texts]
+    if task == "masked-lm":
+        return [{"text": f"{each[:60]} [MASK] {text(3)}"} for each in texts]
+    pairs = task not in ("causal-lm", "base")
+    return [{"text": each} if i % 3 or not pairs else {"text": each, "pair": text()} for i, each in enumerate(texts)]
+
+
+def python_says(opened: Bundle, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Python's answers, as they go into JSON."""
+    answers = []
+    for line in lines:
+        first, *rest = line.values()
+        try:
+            answers.append(opened.predict(first, *(rest[0] if rest and isinstance(rest[0], list) else rest)))
+        except EdgebertError:
+            answers.append({"error": ""})
+    return answers
+
+
+def kotlin_says(jar: Path, bundle: Path, lines: list[dict[str, Any]], *options: str) -> list[dict[str, Any]]:
+    """The library's answers, by its command."""
+    file = bundle.with_suffix(".jsonl")
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    done = subprocess.run(["java", "-jar", jar, bundle, file, *options], capture_output=True, timeout=300, check=False)
+    assert done.returncode in (0, 2), done.stderr.decode()
+    answers = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert len(answers) == len(lines), done.stderr.decode()
+    return answers
+
+
+def same(ours: Any, theirs: Any, apart: float, where: str) -> None:
+    """See that two answers have the same names in the same order, the same texts and places, and numbers alike."""
+    if isinstance(ours, dict):
+        assert list(ours) == list(theirs), where
+        for name in ours:
+            same(ours[name], theirs[name], apart, f"{where}.{name}" if name != "error" else "")
+    elif isinstance(ours, list):
+        assert len(ours) == len(theirs), where
+        for one, other in zip(ours, theirs, strict=True):
+            same(one, other, apart, where)
+    elif isinstance(ours, float):
+        assert theirs == pytest.approx(ours, abs=apart, rel=apart), where
+    elif where:
+        assert ours == theirs, where
+
+
+@pytest.mark.parametrize(("family", "task", "target"), quick(CELLS, CHOSEN))
+def test_every_family_and_task(jar: Path, place: Path, family: str, task: str, target: str) -> None:
+    changes = {"is_decoder": True} if task == "causal-lm" else {}
+    source = checkpoint(place / f"{family}-{task}-{target}", family, task, **changes)
+    bundle = place / f"{source.name}-bundle"
+    edgebert.export(source, task=task, target=target, recipe="fp32", lengths=LENGTHS, out=bundle)
+    lines = asked(task)
+    assert len(lines) >= 200
+    with edgebert.open(bundle) as opened:
+        wanted = python_says(opened, lines)
+        ids = [opened.tokenizer.encode(*(v for v in line.values() if isinstance(v, str))).ids for line in lines]
+    assert sum("error" not in answer for answer in wanted) >= 200
+    for line, ours, theirs in zip(lines, wanted, kotlin_says(jar, bundle, lines), strict=True):
+        same(ours, theirs, EXACT, str(line)[:200])
+    if task != "multiple-choice":
+        assert [one["ids"] for one in kotlin_says(jar, bundle, lines, "--ids")] == ids
