@@ -7,6 +7,7 @@ import java.io.FileNotFoundException
 import java.io.IOException
 import java.io.InputStream
 import java.io.RandomAccessFile
+import java.nio.Buffer
 import java.nio.ByteBuffer
 import java.nio.channels.FileChannel
 
@@ -63,14 +64,14 @@ internal class AssetFiles(private val assets: AssetManager, private val folder: 
     private fun direct(mapped: ByteBuffer): ByteBuffer =
         ByteBuffer.allocateDirect(mapped.remaining()).apply {
             put(mapped)
-            rewind()
+            (this as Buffer).rewind() // ByteBuffer's own is not on Android 24
         }
 
     private fun direct(stream: InputStream): ByteBuffer {
         val bytes = stream.readBytes()
         return ByteBuffer.allocateDirect(bytes.size).apply {
             put(bytes)
-            rewind()
+            (this as Buffer).rewind() // ByteBuffer's own is not on Android 24
         }
     }
 

@@ -7,6 +7,7 @@ import dev.edgebert.bundle.Manifest
 import dev.edgebert.bundle.reading
 import java.io.ByteArrayOutputStream
 import java.io.InputStream
+import java.nio.Buffer
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.util.zip.ZipInputStream
@@ -118,7 +119,7 @@ internal class Golden(
                 .filter { it.isNotEmpty() }.map { it.toInt() }.toIntArray()
             val size = shape.fold(1, Int::times)
             check(bytes.size - start == 4 * size) { "another size" }
-            data.position(start)
+            (data as Buffer).position(start) // ByteBuffer's own is not on Android 24
             return when {
                 "'<i4'" in header -> Numbers(shape, IntArray(size).also { data.asIntBuffer().get(it) }, null)
                 "'<f4'" in header -> Numbers(shape, null, FloatArray(size).also { data.asFloatBuffer().get(it) })
