@@ -12,6 +12,7 @@ from edgebert.app.make import apk as make_app
 from edgebert.app.project import project as make_project
 from edgebert.artifact import Artifact
 from edgebert.bundle import proof as bundle_proof
+from edgebert.bundle import zipped
 from edgebert.bundle.manifest import Manifest
 from edgebert.bundle.opened import Bundle, look_into, open_bundle
 from edgebert.bundle.write import write_bundle
@@ -23,7 +24,7 @@ from edgebert.exporters import EXPORTERS
 from edgebert.exporters.common import with_outputs
 from edgebert.exporters.provenance import origins
 from edgebert.files import new_folder, peak_memory
-from edgebert.gate import faithful, golden, half, parity, rounded, sensitivity
+from edgebert.gate import faithful, golden, half, parity, rounded, sensitivity, sentences
 from edgebert.gate.faithful import Made
 from edgebert.gate.golden import Golden
 from edgebert.gate.half import Half
@@ -56,11 +57,13 @@ class Exported:
         folder: the bundle.
         manifest: what it says of itself.
         report: the gate's report; None where it was told not to look.
+        zip: the bundle as one file, where it was asked for.
     """
 
     folder: Path
     manifest: Manifest
     report: Report | None
+    zip: Path | None = None
 
 
 def load(
@@ -104,6 +107,7 @@ def export(
     random_head: bool = False,
     prompt: str | None = None,
     ignore_config: Sequence[str] = (),
+    zip: bool = False,
     progress: Progress = lambda step: None,
 ) -> Exported:
     """Export a model to a bundle that a phone runs, and prove that it says what the torch model says.
@@ -125,6 +129,7 @@ def export(
         random_head: draw the head's weights where the checkpoint has none for the task.
         prompt: the name of a prompt that a sentence encoder was trained with, to stand before each text.
         ignore_config: keys of `config.json` to leave out, which are not known here and do not change the model.
+        zip: write the bundle as one file too, beside its folder.
         progress: is told each step as it begins.
 
     Raises:
@@ -163,6 +168,8 @@ def export(
     samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts) if how.calibrated or tried else []
     lower = partial(EXPORTERS[target].lower, source.model, how, fitting[-1], tuple(keep_float))
     final = Path(out) if out is not None else Path(f"{Path(source.source).name}-{target}-{recipe}")
+    if zip:
+        zipped.check_place(final, force)
     with new_folder(final, force, bundle.MANIFEST) as folder:
         progress("ask torch for reference answers")
         answers = golden.make(source.model, source.tokenizer, fitting)
@@ -187,7 +194,7 @@ def export(
             manifest = replace(manifest, parity=report.to_json())
         manifest = replace(manifest, peak_memory_bytes=peak_memory())
         manifest.write(folder)
-    return Exported(final, manifest, report)
+    return Exported(final, manifest, report, zipped.write(final) if zip else None)
 
 
 def _proven(
@@ -312,7 +319,11 @@ def _check_delegated(manifest: Manifest, wanted: float | None) -> None:
 def _gate(opened: Bundle, run: Run, due: Tolerance) -> Report:
     """Run the gate on a bundle, through the very session that an app's answers come from."""
     answers = golden.load(opened.folder / bundle.GOLDEN)
-    return parity.gate(answers, run, due, opened.manifest.padding_invariant, opened.manifest.vocab_size)
+    report = parity.gate(answers, run, due, opened.manifest.padding_invariant, opened.manifest.vocab_size)
+    if opened.tokenizer is None or bundle.SENTENCES not in opened.manifest.files:
+        return report
+    told = sentences.check(sentences.load(opened.folder / bundle.SENTENCES), opened.tokenizer)
+    return replace(report, checks=(*report.checks, told))
 
 
 def _once(run: Run) -> Run:

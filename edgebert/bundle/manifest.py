@@ -1,7 +1,7 @@
 """The bundle: a folder with a model file and everything an app needs beside it.
 
 `manifest.json` says what is in it and where it comes from, `tokenizer.json` turns text into ids, `golden.npz` holds
-inputs with torch's answers. The folder appears whole or not at all.
+inputs with torch's answers, and `golden.json` texts with their ids. The folder appears whole or not at all.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from edgebert.runtimes.session import Spec
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+SENTENCES = "golden.json"
 TOKENIZER = "tokenizer.json"
 FORMAT = "edgebert-bundle"
 VERSION = 5

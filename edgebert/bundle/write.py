@@ -6,10 +6,10 @@ from typing import Any
 
 from edgebert.answers import reading
 from edgebert.artifact import Artifact
-from edgebert.bundle.manifest import FORMAT, GOLDEN, TOKENIZER, VERSION, Manifest, describe_files
+from edgebert.bundle.manifest import FORMAT, GOLDEN, SENTENCES, TOKENIZER, VERSION, Manifest, describe_files
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.files import sha256
-from edgebert.gate import golden
+from edgebert.gate import golden, sentences
 from edgebert.gate.half import Half
 from edgebert.quantization import sizes
 from edgebert.quantization.recipes import Recipe, floor
@@ -33,6 +33,7 @@ def write_bundle(
     answers.save(folder / GOLDEN)
     if source.tokenizer is not None:
         source.tokenizer.save_json(folder / TOKENIZER)
+        sentences.save(sentences.make(source.tokenizer), folder / SENTENCES)
     session = RUNTIMES[target].open(artifact.path, 1)
     facts = session.facts()
     session.close()

@@ -10,6 +10,7 @@ from edgebert.errors import InputError
 from edgebert.preflight import known
 from edgebert.profiling import plot
 from edgebert.profiling.profile import profile as measure
+from edgebert.profiling.rows import apart
 from edgebert.profiling.subject import readiness
 from edgebert.runtimes.devices import device_names, open_device
 from edgebert.runtimes.devices.device import Device
@@ -29,12 +30,12 @@ def profile(arguments: argparse.Namespace, stop: Stop) -> int:
         found = measure(
             arguments.files, arguments.device or ["host"], arguments.lengths, arguments.threads, arguments.runs,
             arguments.per_op, arguments.extrapolate_layers, arguments.target, arguments.recipe, arguments.calibrate,
-            steps,
+            arguments.shared, steps,
         )  # fmt: skip
     if arguments.json:
         print(json.dumps(found.to_json()))
     else:
-        render.profile(found.rows)
+        render.profile(apart(found.rows))
         for row in found.rows if arguments.per_op else ():
             render.hottest(row)
         for told in found.operators:
@@ -42,7 +43,7 @@ def profile(arguments: argparse.Namespace, stop: Stop) -> int:
         for one in found.calibrations:
             print(f"kept: {one}")
     if arguments.plot:
-        plot.draw(found.rows, arguments.plot)
+        plot.draw(apart(found.rows), arguments.plot)
         if not arguments.json:
             print(f"drew {arguments.plot}")
     return 0

@@ -4,14 +4,16 @@ import argparse
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgebert.cli import render
 from edgebert.errors import EdgebertError, InputError, ParityFailed
-from edgebert.files import INTERRUPTS
+from edgebert.files import INTERRUPTS, read_json
 
 if TYPE_CHECKING:
     from edgebert.bundle.opened import Bundle
@@ -111,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         "--lengths", type=_numbers, help="sequence lengths, such as 32,64,128 (the default where they fit)"
     )
     sub.add_argument("--out", help="folder of the bundle (default: MODEL-TARGET-RECIPE here)")
+    sub.add_argument("--zip", action="store_true", help="write the bundle as one file too, to be opened on a phone")
     sub.add_argument("--force", action="store_true", help="replace a bundle that is there already")
     sub.add_argument("--random-init", action="store_true", help="take the config alone, with random weights")
     sub.add_argument(
@@ -218,6 +221,10 @@ def _add_profile(sub: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     sub.add_argument("--target", default="tflite", help="of a preset with --extrapolate-layers (default: %(default)s)")
     sub.add_argument("--recipe", default="w8a8-dynamic", help="of a preset as well (default: %(default)s)")
+    sub.add_argument(
+        "--from", action="append", default=[], dest="shared", metavar="FILE",
+        help="show rows that the app on a phone shared, or that --json printed, beside (give it several times)",
+    )  # fmt: skip
     sub.add_argument("--plot", metavar="FILE", help="draw latency against length and size into this .png, .svg or .pdf")
     sub.add_argument("--list-devices", action="store_true", help="show the devices there are, and do nothing else")
 
@@ -266,12 +273,13 @@ def export(arguments: argparse.Namespace) -> int:
             lengths=arguments.lengths, out=arguments.out, force=arguments.force, random_init=arguments.random_init,
             validate=arguments.validate, calibration_file=arguments.calibration, keep_float=arguments.keep_float,
             min_delegated=arguments.min_delegated, trim_vocab=arguments.trim_vocab, random_head=arguments.random_head,
-            prompt=arguments.prompt, ignore_config=arguments.ignore_config, progress=steps,
+            prompt=arguments.prompt, ignore_config=arguments.ignore_config, zip=arguments.zip, progress=steps,
         )  # fmt: skip
     if arguments.json:
         from dataclasses import asdict
 
-        print(json.dumps({"folder": str(made.folder), "manifest": asdict(made.manifest)}))
+        zipped = {} if made.zip is None else {"zip": str(made.zip)}
+        print(json.dumps({"folder": str(made.folder), "manifest": asdict(made.manifest)} | zipped))
         return 0
     if made.report is not None:
         render.report(made.report)
@@ -283,9 +291,21 @@ def export(arguments: argparse.Namespace) -> int:
     peak = made.manifest.peak_memory_bytes
     memory = f", {peak / 1e9:.1f} GB of memory used" if peak else ""
     print(f"wrote {made.folder} ({model_bytes / 1e6:.1f} MB of model, lengths {lengths}{memory})")
+    if made.zip is not None:
+        print(f"wrote {made.zip} ({made.zip.stat().st_size / 1e6:.1f} MB)")
     words = f'edgebert predict {made.folder} "..."' if "tokenizer.json" in made.manifest.files else None
-    print(f"next: {words or f'edgebert inspect {made.folder}'}")
+    here = words or f"edgebert inspect {made.folder}"
+    app = _to_an_app(str(made.folder), made.manifest.target)
+    print(f"here: {here}\nnext: {app}" if app else f"next: {here}")
     return 0
+
+
+def _to_an_app(folder: str, target: str) -> str | None:
+    """The command that makes an app of a bundle; None where the app does not run its target."""
+    from edgebert.app.template import carries
+
+    name = os.path.basename(os.path.realpath(folder))
+    return f"edgebert app {shlex.quote(folder)} --out {shlex.quote(f'{name}.apk')}" if carries(target) else None
 
 
 def validate(arguments: argparse.Namespace) -> int:
@@ -313,7 +333,8 @@ def validate(arguments: argparse.Namespace) -> int:
         failed = ", ".join(check.name for check in report.checks if not check.passed)
         raise ParityFailed(f"{arguments.folder} does not say what torch says: {failed}. Export it again.", report)
     if not arguments.json:
-        print(f"next: edgebert inspect {arguments.folder}")
+        target = read_json(Path(arguments.folder, "manifest.json"))["target"]
+        print(f"next: {_to_an_app(arguments.folder, target) or f'edgebert inspect {arguments.folder}'}")
     return 0
 
 
@@ -388,7 +409,6 @@ def inspect(arguments: argparse.Namespace) -> int:
 def diff(arguments: argparse.Namespace) -> int:
     """Show what differs between two bundles."""
     from dataclasses import asdict
-    from pathlib import Path
 
     from edgebert.bundle.diff import compare
 

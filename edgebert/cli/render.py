@@ -255,8 +255,8 @@ def _circumstances(row: "Row") -> list[str]:
     """The versions and the machine behind a row, and what a reader must know."""
     found = row.found
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-    shown = ("cpu", "machine", "system", "cores", "affinity")
-    machine = ", ".join(f"{name} {found.machine[name]}" for name in shown if name in found.machine)
+    shown = ("model", "android", "soc", "cpu", "machine", "system", "cores", "affinity")
+    machine = ", ".join(f"{name} {found.machine[name]}" for name in shown if found.machine.get(name) is not None)
     threads = f"{found.threads} thread{'s' * (found.threads > 1)}"
     return [f"{found.device}: {versions}; {threads}; {machine}", *(f"{found.device}: {note}" for note in found.notes)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebert.errors import InputError
-from edgebert.profiling import extrapolate, operators
+from edgebert.profiling import extrapolate, operators, told
 from edgebert.profiling.operators import Operators
 from edgebert.profiling.rows import Row, check_numbers, collect, ranked
 from edgebert.profiling.rows import row as row_of
@@ -54,6 +54,7 @@ def profile(
     target: str = "tflite",
     recipe: str = "w8a8-dynamic",
     calibrate: bool = False,
+    shared: Sequence[str | Path] = (),
     progress: Progress = lambda step: None,
 ) -> Profile:
     """Run model files on devices, and tell what they take.
@@ -70,6 +71,7 @@ def profile(
         target: what a preset or checkpoint is exported for, with `extrapolate_layers`.
         recipe: the same.
         calibrate: simulate each phone that was measured as well, keep the ratio of the two times, and show both.
+        shared: files of rows that were measured elsewhere, to stand beside (see `edgebert.profiling.told`).
         progress: is told each step.
 
     Raises:
@@ -78,6 +80,9 @@ def profile(
         Unsupported: a bundle is one that only Apple's devices run.
     """
     check_numbers(lengths, threads, runs)
+    others = [row for path in shared for row in told.load(path)]
+    if others and not (files or calibrate or per_op or extrapolate_layers):
+        return Profile(ranked(others), [], [])
     opened = open_devices(devices)
     if not files:
         raise InputError("no file to profile: give a bundle's folder, or a .tflite, .onnx or .pte file.")
@@ -88,18 +93,18 @@ def profile(
             raise InputError("--per-op runs a whole file, and --extrapolate-layers none: ask for one of them.")
         wholes = [extrapolate.whole(file, lengths, target, recipe) for file in files]
         counted = [row for one in wholes for row in extrapolate.count(one, opened, threads, progress)]
-        return Profile(ranked(counted), [], [])
+        return Profile(ranked([*counted, *others]), [], [])
     subjects = [look_at(file, lengths) for file in files]
     rows = collect(subjects, opened, threads, runs, progress)
     kept: list[Calibration] = []
     for one in subjects if calibrate else ():
         more, made = _calibrated(one, [row for row in rows if row.file == one.name], progress)
         rows, kept = [*rows, *more], [*kept, *made]
-    told: list[Operators] = []
+    listed: list[Operators] = []
     for one in subjects if per_op else ():
         progress(f"{one.name}: operators on this host")
-        told += operators.by_operator(one, threads, runs)
-    return Profile(ranked(rows), told, kept)
+        listed += operators.by_operator(one, threads, runs)
+    return Profile(ranked([*rows, *others]), listed, kept)
 
 
 def _calibrated(one: Subject, rows: Sequence[Row], progress: Progress) -> tuple[list[Row], list[Calibration]]:

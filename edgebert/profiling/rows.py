@@ -130,3 +130,14 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
         for one in rows
     ]
     return sorted(told, key=lambda one: (one.length or 0, one.median_ms is None, one.median_ms or 0.0))
+
+
+def apart(rows: Sequence[Row]) -> list[Row]:
+    """Rows as they are shown: where numbers of threads differ, each device is named with its own."""
+    if len({one.found.threads for one in rows}) < 2:
+        return list(rows)
+
+    def named(found: Measurement) -> Measurement:
+        return replace(found, device=f"{found.device}, {found.threads} thread{'s' * (found.threads > 1)}")
+
+    return [replace(one, found=named(one.found)) for one in rows]
