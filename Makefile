@@ -1,15 +1,29 @@
-# The two commands: `make export` and `make test`. Both make what they need in .venv, and are quick the second time.
+# `make export`, `make app` and `make test` make what they need in .venv, and are quick the second time.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUNDLE := build/default-tflite-w8a8-dynamic
 
-.PHONY: export test test-all floors lint clean
+.PHONY: export app java test test-all floors lint clean
 
 export: $(VENV)/.tflite
 	$(BIN)/edgebert export --target tflite --out $(BUNDLE) --force
 	$(BIN)/edgebert validate $(BUNDLE)
 	$(BIN)/edgebert predict $(BUNDLE) "wake me up at half past six tomorrow"
+
+# The phone's library and app, android_demo/README.md; ABIS="arm64-v8a x86_64" makes them for emulators too.
+ABIS ?= arm64-v8a
+MAVEN := mvn --quiet --batch-mode --file android_demo/pom.xml $(addprefix -P,$(filter-out arm64-v8a,$(ABIS)))
+
+app: java $(VENV)/.tflite
+	$(MAVEN) package -Dmaven.test.skip=true
+	@cd android_demo/build && wc --bytes edgebert.aar edgebert-jvm.jar app-template.apk
+	$(BIN)/python tools/pack_app.py
+
+java:
+	$(if $(filter-out arm64-v8a x86_64,$(ABIS)),$(error ABIS="$(ABIS)" it takes arm64-v8a and x86_64))
+	@command -v javac >/dev/null && command -v mvn >/dev/null || \
+		{ echo "make app needs Java 17 with its compiler, and Maven: javac or mvn is not here" >&2; exit 1; }
 
 # A worker a core, with a thread each; files that several tests read are made once, see tests/helpers/shared.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -40,7 +54,7 @@ lint: $(VENV)/.test
 
 $(VENV)/.tflite: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[tflite]"
+	$(BIN)/pip install --quiet --editable ".[tflite,app]"
 	touch $@
 
 $(VENV)/.test: pyproject.toml
