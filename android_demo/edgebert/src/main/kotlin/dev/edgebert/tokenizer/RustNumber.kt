@@ -40,9 +40,8 @@ internal fun rustDouble(text: String): Double? {
 
 /** Whether another digit is too much for 64 bits. */
 private fun overflows(digits: Long, digit: Int): Boolean {
-    val most = ULong.MAX_VALUE / 10u
-    val value = digits.toULong()
-    return value > most || value == most && digit > (ULong.MAX_VALUE % 10u).toInt()
+    val most = (ULong.MAX_VALUE / 10u).toLong() // compared as signed: Android 24 has no other comparison
+    return digits !in 0..most || digits == most && digit > (ULong.MAX_VALUE % 10u).toInt()
 }
 
 private fun unsigned(digits: Long): Double = digits.toULong().toDouble()
