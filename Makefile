@@ -34,9 +34,11 @@ test: $(VENV)/.test $(VENV)/.oracle
 test-all: $(VENV)/.all $(VENV)/.oracle
 	$(PYTEST)
 
-# transformers 4 beside 5, for its pipeline for questions, which 5 has not.
+# transformers 4 beside 5, for its pipeline for questions, which 5 has not; and androguard, a reader of APKs, without the
+# three dozen packages of its other tools.
 $(VENV)/.oracle: $(VENV)/.test
 	$(BIN)/pip install --quiet --target build/transformers-4 --no-deps --upgrade "transformers==4.57.*" "tokenizers==0.22.*" "huggingface_hub==0.36.*"
+	$(BIN)/pip install --quiet --target build/androguard --no-deps --upgrade "androguard==4.1.*" "apkInspector==1.3.*" "asn1crypto==1.5.*" "colorama==0.4.*" "loguru==0.7.*" "lxml>=5" "mutf8==1.*"
 	touch $@
 
 # Environments with older runtimes, which a test of the slow tier asks; see tests/helpers/floors.py.

@@ -12,7 +12,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip can tell
 
 def place(folder: Path) -> Path:
     """Where a bundle's zip stands: beside it."""
-    final = folder.absolute()
+    final = folder.resolve() if folder.name in ("", "..") else folder
     return final.with_name(f"{final.name}.zip")
 
 

@@ -1,9 +1,10 @@
 """A stand-in for a phone: a daemon on loopback that speaks adb's protocol, so that the real client talks to it.
 
-It has what the project uses: connecting (with or without letting the client in), features, `shell,v2` and `sync`
-(STAT, LST2, SEND, RECV). What it is given to run does run: shell scripts on this machine with toybox and mksh, which
-Android has too, where they are installed, and aarch64 programs under the emulator. A folder stands for the phone's
-root; the paths in scripts are turned to it. It can be unplugged at any message, and its disk can be full.
+It has what the project uses: connecting (with or without letting the client in), features, `shell,v2`, `sync`
+(STAT, LST2, SEND, RECV), and installing an app. What it is given to run does run: shell scripts on this machine with
+toybox and mksh, which Android has too, where they are installed, and aarch64 programs under the emulator. A folder
+stands for the phone's root; the paths in scripts are turned to it. It can be unplugged at any message, and its disk can
+be full.
 
 The protocol is told in the files OVERVIEW, SERVICES, SYNC and protocol of Android's packages/modules/adb/docs.
 """
@@ -159,6 +160,8 @@ class Connection:
                 shell(self.phone, stream, service.partition(":")[2])
             elif service.startswith("sync:"):
                 sync(self.phone, stream)
+            elif service.startswith("exec:cmd package"):
+                install(self.phone, stream, service)
             self.send(CLSE, stream.own, stream.theirs)
 
 
@@ -171,6 +174,7 @@ class Daemon:
         cut: asked at every message, `shell:…`, `SEND …` and `DATA …`; when it says true the cable is pulled out.
         room: bytes that can still be sent to it; None for as many as this machine's disk has.
         sent: those messages; program: its shell.
+        verdict: what its package manager says to an app; apps: those that it was given.
     """
 
     def __init__(self, root: Path) -> None:
@@ -180,6 +184,7 @@ class Daemon:
         self.program = shutil.which("mksh") or "/bin/sh"
         self.cut: Callable[[str], bool] = lambda message: False
         self.sent: list[str] = []
+        self.verdict, self.apps = "Success", list[bytes]()
         self.running: set[int] = set()
         self.connections: list[Connection] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -286,6 +291,13 @@ def shell(phone: Daemon, stream: Stream, text: str) -> None:
     for pipe in (process.stdout, process.stderr):
         pipe.close()
     stream.write(struct.pack("<BIB", EXIT, 1, code & 0xFF if code >= 0 else 128 - code))
+
+
+def install(phone: Daemon, stream: Stream, text: str) -> None:
+    """Take an app, whose size stands in the command, and say what the package manager says."""
+    phone.message(text)
+    phone.apps.append(stream.read(int(text.rpartition(" ")[2].strip("'"))))
+    stream.write(f"{phone.verdict}\n".encode())
 
 
 def sync(phone: Daemon, stream: Stream) -> None:

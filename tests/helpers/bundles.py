@@ -1,12 +1,14 @@
 """A bundle as it stands on a disk, without a converter's work: its model file holds nothing."""
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import tiny
 
 from edgebert.answers.reading import Reading
-from edgebert.bundle.manifest import FORMAT, VERSION, Manifest, describe_files
+from edgebert.bundle.manifest import FORMAT, SEAL, VERSION, Manifest, describe_files, sealed
 from edgebert.gate import golden
 
 
@@ -34,4 +36,18 @@ def write(folder: Path) -> Path:
         calibration="", headroom=None, peak_memory_bytes=None, parity={"passed": True}, tools={"onnx": "1"},
         notes=["made by hand"],
     ).write(folder)  # fmt: skip
+    return folder
+
+
+def tflite(folder: Path, model: bytes = b"model" * 5000, **changes: object) -> Path:
+    """Write such a bundle for TensorFlow Lite in a new folder, its manifest with these changes."""
+    folder.mkdir()
+    write(folder)
+    (folder / "model.onnx").unlink()
+    (folder / "model.tflite").write_bytes(model)
+    raw = json.loads((folder / "manifest.json").read_text())
+    del raw[SEAL], raw["files"]["model.onnx"]
+    raw["files"]["model.tflite"] = {"bytes": len(model), "sha256": hashlib.sha256(model).hexdigest()}
+    raw |= {"target": "tflite", "model_file": "model.tflite"} | changes
+    (folder / "manifest.json").write_bytes(sealed(raw))
     return folder

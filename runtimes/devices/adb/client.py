@@ -158,9 +158,10 @@ class Client:
             MissingDependency: the phone went away.
         """
         told = self._run("install", "-r", str(apk))
-        if told.returncode and "Failure" not in told.stdout + told.stderr and self.serial not in attached():
+        said = told.stderr.partition(f"failed to install {apk}:")[2].strip()
+        if told.returncode and not said:  # a phone that says no says why
             raise self.gone("installing")
-        return Answer(told.returncode, told.stdout, told.stderr)
+        return Answer(told.returncode, told.stdout, said)
 
     def refused(self, said: str, doing: str) -> InputError | MissingDependency:
         """The error of a transfer or a write that failed; what the phone itself said starts with `remote`."""
