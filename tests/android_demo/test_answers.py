@@ -76,7 +76,7 @@ def asked(task: str) -> list[dict[str, Any]]:
 
     texts = [*(text() for _ in range(150)), *strings(seed=11, count=len(MATTER) + 60)[4:]]
     if task == "question-answering":
-        contexts = [text(90) for _ in range(120)] + strings(seed=12, count=len(MATTER) + 90)[-90:]
+        contexts = [text(90) for _ in range(150)] + strings(seed=12, count=len(MATTER) + 120)[-120:]
         return [{"question": text(6), "context": each} for each in contexts]
     if task == "multiple-choice":
         return [{"text": each, "choices": [text() for _ in range(rng.randint(2, 4))]} for each in texts]
@@ -104,7 +104,7 @@ def kotlin_says(jar: Path, bundle: Path, lines: list[dict[str, Any]], *options: 
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     done = subprocess.run(["java", "-jar", jar, bundle, file, *options], capture_output=True, timeout=300, check=False)
     assert done.returncode in (0, 2), done.stderr.decode()
-    answers = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    answers = [json.loads(line) for line in done.stdout.decode().rstrip("\n").split("\n")]
     assert len(answers) == len(lines), done.stderr.decode()
     return answers
 
