@@ -101,6 +101,21 @@ class EdgebertTest {
     }
 
     @Test
+    fun `a model file whose offsets lead elsewhere does not crash`() {
+        val random = java.util.Random(5)
+        repeat(20) {
+            val bundle = Bundles.copy(place)
+            val file = File(bundle, "model.tflite")
+            val bytes = file.readBytes()
+            // The end has the tables; weights are most of the rest.
+            repeat(200) { bytes[bytes.size - 1 - random.nextInt(20_000)] = random.nextInt().toByte() }
+            file.writeBytes(bytes)
+            Bundles.list(bundle, "model.tflite")
+            assertFailsWith<EdgebertException> { Edgebert.open(bundle).use { it.classify("hello") } }
+        }
+    }
+
+    @Test
     fun `threads share a model and get what one gets`() {
         val texts = List(40) { "set a timer for $it minutes and book a flight to rome" }
         Edgebert.open(Bundles.default).use { model ->

@@ -28,7 +28,7 @@ internal class TensorFlowLite(private val file: ByteBuffer, private val manifest
 
     init {
         // It reads the file where it is mapped; the buffer is held for as long.
-        model = FlatBufferModelBase.BuildFromBuffer(BytePointer(file), file.remaining().toLong())
+        model = FlatBufferModelBase.VerifyAndBuildFromBuffer(BytePointer(file), file.remaining().toLong())
             ?: throw refused("it is no whole .tflite file")
         val builder = InterpreterBuilder(model, resolver)
         val status = builder.apply(interpreter, threads)

@@ -3,6 +3,7 @@ package dev.edgebert.jvm
 import com.google.gson.JsonElement
 import com.google.gson.JsonObject
 import com.google.gson.JsonParser
+import com.google.gson.JsonPrimitive
 import com.google.gson.Strictness
 import com.google.gson.stream.JsonReader
 import dev.edgebert.Edgebert
@@ -85,7 +86,7 @@ private fun answer(opened: Edgebert, asked: Asked): Int {
                 if (asked.ids) ids(opened, texts) else opened.predict(texts[0], *texts.drop(1).toTypedArray()).toJson()
             } catch (error: EdgebertException) {
                 failed++
-                JsonObject().apply { addProperty("error", error.message) }.toString()
+                """{"error": ${JsonPrimitive(error.message.orEmpty())}}"""
             }
             out.write("$answer\n".toByteArray())
             out.flush()
