@@ -49,7 +49,9 @@ internal object ModelReader {
         while (reader.hasNext()) {
             val piece = reader.nextName()
             if (reader.peek() != JsonToken.NUMBER) refuse("the piece ${shown(piece)} has no number for an id")
+            val known = pieces.count
             pieces.add(piece, wholeOf(JsonNumber(reader.number()), "id of the piece ${shown(piece)}", MOST_PIECES - 1))
+            if (pieces.count == known) refuse("the key ${shown(piece)} comes twice")
         }
         reader.endObject()
         return pieces

@@ -157,7 +157,7 @@ internal inline fun codePoints(text: String, lone: (Int, Int) -> Nothing): IntAr
             unit and 0xF800 != 0xD800 -> unit
             unit < 0xDC00 && i < text.length && text[i].code and 0xFC00 == 0xDC00 ->
                 0x10000 + (unit - 0xD800 shl 10) + (text[i++].code - 0xDC00)
-            else -> lone(size, unit)
+            else -> lone(size - 1, unit)
         }
     }
     return if (size == codes.size) codes else codes.copyOf(size)
