@@ -102,6 +102,8 @@ def read(folder: Path) -> Manifest:
             f"{folder} is for {told.target}, and the app runs {' and '.join(template.LIBRARIES)} files: export it with "
             "--target tflite."
         )
+    if refused := next((note for note in told.notes if note.startswith(bundle.NO_APP)), None):
+        raise Unsupported(f"{folder}: {refused}; android_demo's library would have to learn it.")
     return told
 
 

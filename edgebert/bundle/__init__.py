@@ -3,6 +3,6 @@
 What most readers need of its format stands here; `manifest.py` defines it.
 """
 
-from edgebert.bundle.manifest import GOLDEN, MANIFEST, SENTENCES, TOKENIZER, Manifest, look, read
+from edgebert.bundle.manifest import GOLDEN, MANIFEST, NO_APP, SENTENCES, TOKENIZER, Manifest, look, read
 
-__all__ = ["GOLDEN", "MANIFEST", "SENTENCES", "TOKENIZER", "Manifest", "look", "read"]
+__all__ = ["GOLDEN", "MANIFEST", "NO_APP", "SENTENCES", "TOKENIZER", "Manifest", "look", "read"]

@@ -30,6 +30,7 @@ TOKENIZER = "tokenizer.json"
 FORMAT = "edgebert-bundle"
 VERSION = 5
 SEAL, BLANK = "sha256", "0" * 64
+NO_APP = "the Android app refuses this bundle"  # how a note begins that says why
 
 
 @dataclass(frozen=True, slots=True)

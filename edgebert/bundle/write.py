@@ -1,12 +1,13 @@
 """Everything that stands beside the model file in a bundle, and the manifest that speaks of it."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgebert.answers import reading
 from edgebert.artifact import Artifact
-from edgebert.bundle.manifest import FORMAT, GOLDEN, SENTENCES, TOKENIZER, VERSION, Manifest, describe_files
+from edgebert.bundle.manifest import FORMAT, GOLDEN, NO_APP, SENTENCES, TOKENIZER, VERSION, Manifest, describe_files
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.files import sha256
 from edgebert.gate import golden, sentences
@@ -16,6 +17,7 @@ from edgebert.quantization.recipes import Recipe, floor
 from edgebert.quantization.samples import TEXTS
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.session import Delegation
+from edgebert.tokenizers import on_phone
 
 
 def write_bundle(
@@ -84,10 +86,18 @@ def write_bundle(
         peak_memory_bytes=None,
         parity=None,
         tools=artifact.tools | {"runtime": facts.runtime},
-        notes=[*source.notes, *artifact.notes, *([in_half.note] if in_half.note else [])],
+        notes=[*source.notes, *artifact.notes, *([in_half.note] if in_half.note else []), *_to_phones(folder)],
     )
     manifest.write(folder)
     return manifest
+
+
+def _to_phones(folder: Path) -> list[str]:
+    """What of a bundle's tokenizer the app does not know."""
+    if not (folder / TOKENIZER).exists():
+        return []
+    lacking = on_phone.unknown(json.loads((folder / TOKENIZER).read_bytes()))
+    return [f"{NO_APP}: its tokenizer has a {' and a '.join(lacking)}"] if lacking else []
 
 
 def _told(delegation: Delegation | None) -> dict[str, Any] | None:

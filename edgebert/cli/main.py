@@ -281,31 +281,23 @@ def export(arguments: argparse.Namespace) -> int:
         zipped = {} if made.zip is None else {"zip": str(made.zip)}
         print(json.dumps({"folder": str(made.folder), "manifest": asdict(made.manifest)} | zipped))
         return 0
-    if made.report is not None:
-        render.report(made.report)
-    render.modules(made.manifest)
-    if told := made.manifest.graph["delegation"]:
-        print(f"delegated: {told['text']}")
-    model_bytes = sum(said["bytes"] for name, said in made.manifest.files.items() if name.startswith("model"))
-    lengths = ", ".join(map(str, made.manifest.lengths))
-    peak = made.manifest.peak_memory_bytes
-    memory = f", {peak / 1e9:.1f} GB of memory used" if peak else ""
-    print(f"wrote {made.folder} ({model_bytes / 1e6:.1f} MB of model, lengths {lengths}{memory})")
-    if made.zip is not None:
-        print(f"wrote {made.zip} ({made.zip.stat().st_size / 1e6:.1f} MB)")
+    render.exported(made)
     words = f'edgebert predict {made.folder} "..."' if "tokenizer.json" in made.manifest.files else None
     here = words or f"edgebert inspect {made.folder}"
-    app = _to_an_app(str(made.folder), made.manifest.target)
+    app = _to_an_app(str(made.folder), made.manifest.target, made.manifest.notes)
     print(f"here: {here}\nnext: {app}" if app else f"next: {here}")
     return 0
 
 
-def _to_an_app(folder: str, target: str) -> str | None:
-    """The command that makes an app of a bundle; None where the app does not run its target."""
+def _to_an_app(folder: str, target: str, notes: list[str]) -> str | None:
+    """The command that makes an app of a bundle; None where the app does not run it."""
     from edgebert.app.template import carries
+    from edgebert.bundle.manifest import NO_APP
 
+    if not carries(target) or any(note.startswith(NO_APP) for note in notes):
+        return None
     name = os.path.basename(os.path.realpath(folder))
-    return f"edgebert app {shlex.quote(folder)} --out {shlex.quote(f'{name}.apk')}" if carries(target) else None
+    return f"edgebert app {shlex.quote(folder)} --out {shlex.quote(f'{name}.apk')}"
 
 
 def validate(arguments: argparse.Namespace) -> int:
@@ -333,8 +325,9 @@ def validate(arguments: argparse.Namespace) -> int:
         failed = ", ".join(check.name for check in report.checks if not check.passed)
         raise ParityFailed(f"{arguments.folder} does not say what torch says: {failed}. Export it again.", report)
     if not arguments.json:
-        target = read_json(Path(arguments.folder, "manifest.json"))["target"]
-        print(f"next: {_to_an_app(arguments.folder, target) or f'edgebert inspect {arguments.folder}'}")
+        told = read_json(Path(arguments.folder, "manifest.json"))
+        app = _to_an_app(arguments.folder, told["target"], told["notes"])
+        print(f"next: {app or f'edgebert inspect {arguments.folder}'}")
     return 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgebert.api import Exported
     from edgebert.bundle.diff import Difference
     from edgebert.bundle.manifest import Manifest
     from edgebert.profiling.operators import Operators
@@ -87,6 +88,27 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], wide: bool = False
         made.add_row(*(Text(cell) for cell in row))  # Text, for [tflite] in a cell is no markup
     width = WIDE if wide and not sys.stdout.isatty() and "COLUMNS" not in os.environ else None
     Console(width=width).print(made)
+
+
+def exported(made: "Exported") -> None:
+    """Print what came of an export."""
+    from edgebert.bundle.manifest import NO_APP
+
+    if made.report is not None:
+        report(made.report)
+    modules(made.manifest)
+    if told := made.manifest.graph["delegation"]:
+        print(f"delegated: {told['text']}")
+    model_bytes = sum(said["bytes"] for name, said in made.manifest.files.items() if name.startswith("model"))
+    lengths = ", ".join(map(str, made.manifest.lengths))
+    peak = made.manifest.peak_memory_bytes
+    memory = f", {peak / 1e9:.1f} GB of memory used" if peak else ""
+    print(f"wrote {made.folder} ({model_bytes / 1e6:.1f} MB of model, lengths {lengths}{memory})")
+    if made.zip is not None:
+        print(f"wrote {made.zip} ({made.zip.stat().st_size / 1e6:.1f} MB)")
+    for note in made.manifest.notes:
+        if note.startswith(NO_APP):
+            print(note)
 
 
 def report(report: "Report") -> None:

@@ -35,7 +35,7 @@ The app's `machine` has, of Android's `Build`, `model`, `manufacturer`, `abi` (t
 ("Android"), `cores`, `cpu` and `features` (a line of /proc/cpuinfo, or null).
 
 A row is labelled measured-on-phone only where it says so and its machine is a phone's by `_is_phone`: its build is none
-of an emulator's or of Robolectric's. Any other row that says so gets the label measured-on-host and a note.
+of an emulator's or of Robolectric's. Any other row of the app's gets the label measured-on-host and a note.
 """
 
 from collections.abc import Iterator
@@ -176,7 +176,8 @@ def _check_latency(told: Latency) -> None:
 
 def _labelled(found: Measurement) -> Measurement:
     """A measurement with the label that its machine bears out."""
-    if found.how != PHONE or _is_phone(found):
+    claims = found.how == PHONE or (found.how == HOST and found.machine.get("system") == "Android")
+    if not claims or _is_phone(found):
         return found
     return replace(found, how=HOST, notes=(*(note for note in found.notes if note != ALONE), ALONE))
 
