@@ -21,7 +21,7 @@ from edgebert.tokenizers import tokenizer
 pytestmark = pytest.mark.parity
 
 EXACT = 1e-4  # of scores in fp32
-NEAR = 0.02  # of scores in 8 bits, where the two sides run other versions of a runtime
+NEAR = 0.01  # of scores in 8 bits, where the two sides have other releases of a runtime
 ENGINES = ("tflite", "onnx")
 LENGTHS = (8, 32)
 CELLS = [(family, task, target) for family, task in cells() for target in ENGINES]
@@ -141,3 +141,42 @@ def test_every_family_and_task(jar: Path, place: Path, family: str, task: str, t
         same(ours, theirs, EXACT, str(line)[:200])
     if task != "multiple-choice":
         assert [one["ids"] for one in kotlin_says(jar, bundle, lines, "--ids")] == ids
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+@pytest.mark.parametrize("target", ENGINES)
+def test_several_labels_and_regression(jar: Path, place: Path, kind: str, target: str) -> None:
+    source = once(place, kind, "bert", "sequence-classification", **SEVERAL[kind])
+    bundle = place / f"{kind}-{target}"
+    edgebert.export(source, target=target, recipe="fp32", lengths=LENGTHS, out=bundle)
+    lines = asked("sequence-classification")
+    with edgebert.open(bundle) as opened:
+        wanted = python_says(opened, lines)
+    for line, ours, theirs in zip(lines, wanted, kotlin_says(jar, bundle, lines), strict=True):
+        same(ours, theirs, EXACT, str(line)[:200])
+
+
+# Python and the JVM have other releases of a runtime here, whose kernels may round a number the other way. With ONNX
+# Runtime 1.29 on both sides 428 texts differed by 6e-17 at most; with 1.31 in Python by 1e-3.
+@pytest.mark.parametrize("target", ENGINES)
+def test_8_bits_have_the_same_labels(jar: Path, place: Path, target: str) -> None:
+    source = once(place, "8-bits", "bert", "sequence-classification")
+    bundle = place / f"8-bits-{target}"
+    edgebert.export(source, target=target, recipe="w8a8-dynamic", lengths=LENGTHS, out=bundle)
+    lines = asked("sequence-classification")
+    with edgebert.open(bundle) as opened:
+        wanted = python_says(opened, lines)
+    for ours, theirs in zip(wanted, kotlin_says(jar, bundle, lines), strict=True):
+        assert list(ours) == list(theirs)
+        if "error" in ours:
+            continue
+        scores, told = ({one["label"]: one["score"] for one in answer["labels"]} for answer in (ours, theirs))
+        assert told == pytest.approx(scores, abs=NEAR)
+        if ours["labels"][0]["score"] - ours["labels"][1]["score"] > 2 * NEAR:
+            assert theirs["label"] == ours["label"]
+
+
+def once(place: Path, name: str, family: str, task: str, **changes: Any) -> Path:
+    """A checkpoint, made once."""
+    folder = place / name
+    return folder if folder.exists() else checkpoint(folder, family, task, **changes)
