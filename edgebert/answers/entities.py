@@ -55,8 +55,8 @@ def find(
 
     Returns:
         `tokens` and `words` with `label` and `score`, and `entities` with `entity_group` and `score`, each with
-        `start` and `end` in characters (code points) of its own text. `word` is as the pieces spell it, `text` as it was
-        given.
+        `start` and `end` in characters (code points) of its own text. `word` is as the pieces spell it, `text` as it
+        was given.
     """
     scores = applied(reading.activation, logits)
     best = scores.argmax(-1)
