@@ -85,7 +85,7 @@ internal class AnswerView(view: ViewGroup) {
             say(answer.labels.joinToString { it.label }.ifEmpty { context.getString(R.string.no_label) })
             if (answer.labels.isEmpty()) score(context.getString(R.string.no_label_text))
         } else {
-            say(answer.label.orEmpty(), reading.score(answer.score ?: 0.0))
+            say(answer.label.orEmpty(), spoken = reading.score(answer.score ?: 0.0))
         }
         // Where several may apply, the next ones are shown too.
         val best = manifest.labels.zip(answer.scores).sortedByDescending { (_, score) -> score }.take(SHOWN)
@@ -105,7 +105,7 @@ internal class AnswerView(view: ViewGroup) {
     }
 
     private fun choice(answer: Choice, choices: List<String>, reading: Reading) {
-        say(answer.label, reading.score(answer.score))
+        say(answer.label, spoken = reading.score(answer.score))
         choices.zip(answer.scores).forEachIndexed { i, (choice, score) ->
             body.addBar(choice, reading.score(score), reading.share(score), strong = i == answer.choice)
         }
@@ -138,7 +138,7 @@ internal class AnswerView(view: ViewGroup) {
     }
 
     private fun pieces(answer: Pieces) {
-        say(answer.label, percent(answer.score))
+        say(answer.label, spoken = percent(answer.score))
         answer.words.forEachIndexed { i, words ->
             if (answer.words.size > 1) body.addText(context.getString(R.string.place, i + 1), R.style.Label, above = 12)
             words.forEachIndexed { rank, it -> body.addBar(it.label, percent(it.score), it.score, strong = rank == 0) }
@@ -195,15 +195,15 @@ internal class AnswerView(view: ViewGroup) {
             TextView.TEXT_ALIGNMENT_VIEW_START
     }
 
-    private fun say(text: String, scoreText: String? = null, bad: Boolean = false) {
+    /** A headline, what stands under it, and what is read out with it where that stands elsewhere. */
+    private fun say(text: String, under: String? = null, spoken: String? = under, bad: Boolean = false) {
         headline.show(true)
         headline.setTextAppearance(if (bad) R.style.Body else R.style.Headline)
         headline.setTextColor(context.getColor(if (bad) R.color.bad else R.color.ink))
         headline.text = text
-        headline.contentDescription = context.getString(
-            R.string.spoken_answer, if (scoreText == null) text else context.getString(R.string.spoken_bar, text, scoreText),
-        )
-        if (scoreText != null) score(scoreText)
+        val all = if (spoken == null) text else context.getString(R.string.spoken_bar, text, spoken)
+        headline.contentDescription = context.getString(R.string.spoken_answer, all)
+        if (under != null) score(under)
     }
 
     private fun score(text: String) {

@@ -6,6 +6,7 @@ import android.content.ActivityNotFoundException
 import android.content.Intent
 import android.os.Build
 import android.os.Bundle
+import android.util.TypedValue
 import android.view.View
 import android.view.WindowInsets
 import android.widget.TextView
@@ -13,7 +14,8 @@ import android.widget.TextView
 /** The app's one window: four screens, one of which is shown, and the tabs that choose it. */
 public class MainActivity : Activity() {
     private val phone = Phone()
-    private lateinit var session: Session
+    internal lateinit var session: Session
+        private set
     private lateinit var ask: AskScreen
     private lateinit var measure: MeasureScreen
     private lateinit var check: CheckScreen
@@ -37,7 +39,7 @@ public class MainActivity : Activity() {
             session.notice = null
             show()
         }
-        for (id in TABS.keys) findViewById<View>(id).setOnClickListener { choose(id) }
+        for (id in TABS.keys) tab(findViewById(id)).setOnClickListener { choose(id) }
         tab = TABS.keys.elementAtOrNull(saved?.getInt(TAB) ?: 0) ?: R.id.tab_ask
         ask.secondShown = saved?.getBoolean(SECOND) ?: false
     }
@@ -70,6 +72,13 @@ public class MainActivity : Activity() {
         if (request == PICK && result == RESULT_OK && zip != null) session.open(zip)
     }
 
+    /** Four names stand beside each other, so that letters grow by a third and no further. */
+    private fun tab(view: TextView): TextView {
+        val most = view.textSize.coerceAtMost(16 * resources.displayMetrics.density)
+        view.setTextSize(TypedValue.COMPLEX_UNIT_PX, most)
+        return view
+    }
+
     private fun choose(id: Int) {
         tab = id
         show()
@@ -100,7 +109,7 @@ public class MainActivity : Activity() {
     private fun header(model: Model) {
         findViewById<TextView>(R.id.model).text = when (model) {
             is Model.Opening -> getString(if (model.unpacking) R.string.unpacking else R.string.opening)
-            is Model.Open -> model.opened.edgebert.manifest.let { getString(R.string.model_line, it.task, it.family, it.recipe) }
+            is Model.Open -> model.opened.edgebert.manifest.let { getString(R.string.model_line, it.family, it.recipe) }
             is Model.None, is Model.Refused -> ""
         }
         findViewById<View>(R.id.model).show(model is Model.Open || model is Model.Opening)
@@ -140,25 +149,32 @@ public class MainActivity : Activity() {
         }
     }
 
-    /** From Android 15 on the window reaches below the bars, the camera and the keyboard: its content keeps clear of them. */
-    private fun keepClearOfBars(root: View) {
-        root.setOnApplyWindowInsetsListener { view, insets ->
-            if (Build.VERSION.SDK_INT >= 30) keepClear(view, insets) else keepClearBefore30(view, insets)
-            insets
-        }
+    /**
+     * From Android 15 on the window reaches below the bars, the camera and the keyboard: what is in it keeps clear of them,
+     * and its grounds go on below.
+     */
+    private fun keepClearOfBars(root: View) = root.setOnApplyWindowInsetsListener { _, insets ->
+        if (Build.VERSION.SDK_INT >= 30) keepClear(insets) else keepClearBefore30(insets)
+        insets
     }
 
     @TargetApi(30)
-    private fun keepClear(view: View, insets: WindowInsets) {
+    private fun keepClear(insets: WindowInsets) {
         val taken = WindowInsets.Type.systemBars() or WindowInsets.Type.displayCutout() or WindowInsets.Type.ime()
         val clear = insets.getInsets(taken)
-        view.setPadding(clear.left, clear.top, clear.right, clear.bottom)
+        keepClear(clear.left, clear.top, clear.right, clear.bottom)
     }
 
     @Suppress("DEPRECATION")
-    private fun keepClearBefore30(view: View, insets: WindowInsets) = view.setPadding(
+    private fun keepClearBefore30(insets: WindowInsets) = keepClear(
         insets.systemWindowInsetLeft, insets.systemWindowInsetTop, insets.systemWindowInsetRight, insets.systemWindowInsetBottom,
     )
+
+    private fun keepClear(left: Int, top: Int, right: Int, bottom: Int) {
+        findViewById<View>(R.id.root).setPadding(left, 0, right, bottom)
+        findViewById<View>(R.id.body).setPadding(0, top, 0, 0)
+        findViewById<View>(R.id.rail)?.setPadding(0, top, 0, 0)
+    }
 
     private companion object {
         const val PICK = 1

@@ -1,5 +1,6 @@
 package dev.edgebert.app
 
+import android.os.Build
 import android.view.View
 import android.view.ViewGroup
 import android.widget.TextView
@@ -17,7 +18,8 @@ internal class MeasureScreen(
     private var shown: Work<Measured>? = null
 
     init {
-        view.findViewById<TextView>(R.id.phone).text = phone.name
+        view.findViewById<TextView>(R.id.phone).text =
+            if (phone.name == Build.UNKNOWN) context.getString(R.string.no_phone) else phone.name
         view.findViewById<TextView>(R.id.phone_cores).text =
             context.getString(R.string.cores, phone.coreCount, phone.bigCores)
         view.findViewById<TextView>(R.id.measure_text).text =

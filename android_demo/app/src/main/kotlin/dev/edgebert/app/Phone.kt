@@ -12,11 +12,9 @@ internal class Phone(
     private val clocks: List<Int> = clocks(),
     private val cores: Int = Runtime.getRuntime().availableProcessors(),
 ) {
-    val name: String get() = if (Build.MODEL.startsWith(Build.MANUFACTURER, true)) {
-        Build.MODEL
-    } else {
-        "${Build.MANUFACTURER} ${Build.MODEL}"
-    }
+    val name: String get() = listOf(Build.MANUFACTURER, Build.MODEL)
+        .filterNot { it == Build.UNKNOWN || it == Build.MANUFACTURER && Build.MODEL.startsWith(it, ignoreCase = true) }
+        .joinToString(" ").ifEmpty { Build.UNKNOWN }
 
     val coreCount: Int get() = cores
 

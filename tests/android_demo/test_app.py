@@ -1,0 +1,115 @@
+"""The app on Robolectric: the whole way through it, on bundles that are exported here; and the pictures of README."""
+
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from answering import save, save_sentence_encoder
+from paths import ROOT
+
+import edgebert
+from edgebert.cli.main import main
+
+DEMO = ROOT / "android_demo"
+BUILT = DEMO / "build"
+PICTURES = DEMO / "screenshots"
+
+CLASSES = "sequence-classification"
+# Every task that a bundle can have, and what is asked of labels: name, task, family, what the config says.
+ASKED = [
+    ("base", "base", "bert", {}),
+    ("masked-lm", "masked-lm", "bert", {}),
+    ("multiple-choice", "multiple-choice", "bert", {}),
+    ("question-answering", "question-answering", "bert", {}),
+    ("token-classification", "token-classification", "bert", {}),
+    ("replaced-token-detection", "replaced-token-detection", "electra", {}),
+    ("causal-lm", "causal-lm", "electra", {"is_decoder": True}),
+    ("several-labels", CLASSES, "bert", {"problem_type": "multi_label_classification"}),
+    ("regression", CLASSES, "bert", {"problem_type": "regression", "num_labels": 1}),
+]
+
+pytestmark = pytest.mark.parity
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default bundle in `default/`, and a zip for each task in `zips/`."""
+    place = tmp_path_factory.mktemp("app")
+    edgebert.export("default", out=place / "default")
+    zips = place / "zips"
+    zips.mkdir()
+    for name, task, family, changes in ASKED:
+        exported(save(place / name, task, family, **changes), task, zips / name)
+    exported(save_sentence_encoder(place / "sentence-embedding"), "sentence-embedding", zips / "sentence-embedding")
+    return place
+
+
+def exported(source: Path, task: str, out: Path) -> None:
+    """A zip of a checkpoint's bundle, beside where the bundle would stand."""
+    edgebert.export(source, task=task, recipe="fp32", lengths=(16, 32), out=out, zip=True)
+    shutil.rmtree(out)
+
+
+@pytest.fixture(scope="module")
+def ran(bundles: Path) -> dict[str, str]:
+    """What became of each of the app's tests, run by Maven on those bundles."""
+    if shutil.which("mvn") is None or shutil.which("javac") is None:
+        pytest.skip("there is no mvn or no javac to run the app's tests by")
+    reports = DEMO / "app" / "target" / "surefire-reports"
+    shutil.rmtree(reports, ignore_errors=True)
+    shutil.rmtree(BUILT / "screenshots", ignore_errors=True)
+    (BUILT / "measure.json").unlink(missing_ok=True)
+    asked = [
+        "-Dtest=dev.edgebert.app.*Test",
+        "-Dsurefire.failIfNoSpecifiedTests=false",
+        f"-Dbundle={bundles / 'default'}",
+        f"-Dedgebert.bundles={bundles / 'zips'}",
+    ]
+    maven = ["mvn", "--quiet", "--batch-mode", "--projects", "app", "--also-make", "test", *asked]
+    told = subprocess.run(maven, cwd=DEMO, capture_output=True, text=True, check=False)
+    found = {}
+    for report in reports.glob("TEST-*.xml"):
+        for case in ElementTree.parse(report).iter("testcase"):
+            bad = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
+            found[f"{case.get('classname')}.{case.get('name')}"] = bad[0] if bad else "passed"
+    assert found, told.stdout[-4000:] + told.stderr[-2000:]
+    return found
+
+
+def test_every_way_through_the_app(ran: dict[str, str]) -> None:
+    assert {name: what for name, what in ran.items() if what != "passed"} == {}
+    classes = {name.split(".")[3] for name in ran}
+    sources = {path.stem for path in (DEMO / "app" / "src" / "test").rglob("*Test.kt")}
+    assert classes == sources
+
+
+def test_what_the_app_measured_is_read(ran: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads((BUILT / "measure.json").read_text())["rows"]
+    assert main(["profile", "--from", str(BUILT / "measure.json"), "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)["rows"]
+    assert len(read) == len(rows) >= 2
+    assert {row["how"] for row in read} == {"measured-on-host"}, "a JVM was taken for a phone"
+    assert {row["length"] for row in read} == {32, 64}
+    assert {row["latency"]["median_ms"] for row in read} == {row["latency"]["median_ms"] for row in rows}
+    assert main(["profile", "--from", str(BUILT / "measure.json")]) == 0
+    assert "default-tflite-w8a8-dynamic" in capsys.readouterr().out
+
+
+def test_pictures_of_every_screen_are_drawn(ran: dict[str, str]) -> None:
+    drawn = {path.stem for path in (BUILT / "screenshots").glob("*.png")}
+    screens = ("ask", "measure", "check", "about")
+    wanted = {f"{screen}-{place}" for screen in screens for place in ("phone", "phone-dark", "tablet")}
+    assert wanted | {"ask-landscape", "ask-large-letters", "ask-right-to-left"} <= drawn
+
+
+def test_the_pictures_of_the_readme_are_there() -> None:
+    shown = set(re.findall(r"screenshots/([\w-]+\.png)", (DEMO / "README.md").read_text()))
+    kept = {path.name: path.stat().st_size for path in PICTURES.glob("*.png")}
+    assert shown == set(kept)
+    assert sum(kept.values()) < 1_000_000
+    wanted = ("ask-phone", "measure-phone", "check-phone-dark", "ask-tablet", "ask-landscape")
+    assert {f"{name}.png" for name in wanted} <= shown
