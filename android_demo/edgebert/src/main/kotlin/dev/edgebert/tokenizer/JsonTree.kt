@@ -9,19 +9,33 @@ internal data class JsonNumber(val text: String) {
     val int: Int? get() = text.toIntOrNull()
 }
 
-/** Reads the next value: a Map, a List, a String, a Boolean, a [JsonNumber] or null. */
-internal fun JsonReader.tree(depth: Int = 0): Any? {
-    if (depth > DEPTH) refuse("it nests deeper than $DEPTH levels")
-    return when (peek()) {
-        JsonToken.BEGIN_OBJECT -> members { tree(depth + 1) }
-        JsonToken.BEGIN_ARRAY -> elements(depth)
-        JsonToken.STRING -> nextString()
-        JsonToken.NUMBER -> JsonNumber(number())
-        JsonToken.BOOLEAN -> nextBoolean()
-        else -> {
-            nextNull()
-            null
+/** Reads values that are kept whole, up to a number of them in all. */
+internal class JsonTree(val reader: JsonReader) {
+    private var left = MOST_VALUES
+
+    /** The next value: a Map, a List, a String, a Boolean, a [JsonNumber] or null. */
+    fun next(depth: Int = 1): Any? {
+        if (depth > DEPTH) refuse("it nests deeper than $DEPTH levels")
+        if (left-- == 0) refuse("it has more than $MOST_VALUES values beside its vocabulary")
+        return when (reader.peek()) {
+            JsonToken.BEGIN_OBJECT -> reader.members { next(depth + 1) }
+            JsonToken.BEGIN_ARRAY -> elements(depth)
+            JsonToken.STRING -> reader.nextString()
+            JsonToken.NUMBER -> JsonNumber(reader.number())
+            JsonToken.BOOLEAN -> reader.nextBoolean()
+            else -> {
+                reader.nextNull()
+                null
+            }
         }
+    }
+
+    private fun elements(depth: Int): List<Any?> {
+        val elements = ArrayList<Any?>()
+        reader.beginArray()
+        while (reader.hasNext()) elements += next(depth + 1)
+        reader.endArray()
+        return elements
     }
 }
 
@@ -36,14 +50,6 @@ internal inline fun JsonReader.members(value: (String) -> Any?): Map<String, Any
     }
     endObject()
     return members
-}
-
-private fun JsonReader.elements(depth: Int): List<Any?> {
-    val elements = ArrayList<Any?>()
-    beginArray()
-    while (hasNext()) elements += tree(depth + 1)
-    endArray()
-    return elements
 }
 
 /** Reads a number as it is written. */
@@ -74,5 +80,6 @@ internal fun Map<*, *>.whole(name: String, most: Int): Int = wholeOf(this[name],
 internal fun wholeOf(value: Any?, name: String, most: Int): Int =
     (value as? JsonNumber)?.int?.takeIf { it in 0..most } ?: refuse("its $name is ${shown(value)}; a whole number from 0 to $most belongs there")
 
+private const val MOST_VALUES = 1_000_000
 private const val DEPTH = 50
 private const val DIGITS = 400 // the longest that is written for a float64

@@ -12,12 +12,13 @@ internal object ModelReader {
     private const val MOST_BYTES = 2_800_000
     private const val LONGEST = 256
 
-    fun read(reader: JsonReader): Model {
+    fun read(tree: JsonTree): Model {
+        val reader = tree.reader
         if (reader.peek() != JsonToken.BEGIN_OBJECT) refuse("it has no model")
         var words: Pieces? = null
         var scored: Scored? = null
         val members = reader.members { name ->
-            if (name != "vocab") return@members reader.tree(2)
+            if (name != "vocab") return@members tree.next()
             if (reader.peek() == JsonToken.BEGIN_OBJECT) words = readWords(reader) else scored = readScored(reader)
             null
         }

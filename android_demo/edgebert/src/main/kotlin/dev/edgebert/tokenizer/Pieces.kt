@@ -21,9 +21,8 @@ internal class Pieces {
     fun add(piece: String, id: Int): Int {
         val from = used
         val codes = codePoints(piece) { _, unit -> refuse("a piece has the lone surrogate ${codeName(unit)}") }
-        if (trie.find(codes) == Trie.NONE) count++
         append(codes)
-        trie.put(bytes, from, used, id)
+        if (trie.put(bytes, from, used, id) == Trie.NONE) count++
         if (added + 1 >= starts.size) starts = starts.copyOf(2 * starts.size)
         starts[added++] = from
         starts[added] = used

@@ -102,7 +102,7 @@ internal class Precompiled private constructor(private val units: IntArray, priv
 
         private fun checkUnits(units: IntArray, texts: ByteArray) {
             for (i in units.indices) {
-                if (units[i] < 0) continue
+                if (units[i] < 0 && i > 0) continue // a leaf, which the first is not
                 val children = childrenOf(i, units[i])
                 if (children < 0 || children or 255 >= units.size) refuse("its normalization table points outside itself")
                 if (units[i] and HAS_LEAF == 0) continue

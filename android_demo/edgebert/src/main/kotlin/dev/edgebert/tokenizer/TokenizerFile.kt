@@ -42,10 +42,11 @@ internal class TokenizerFile private constructor(root: Map<*, *>, val model: Mod
 
         private fun read(reader: JsonReader): TokenizerFile {
             reader.strictness = Strictness.STRICT
+            val tree = JsonTree(reader)
             var model: Model? = null
             val root = reader.members { name ->
-                if (name != "model") return@members reader.tree(1)
-                model = ModelReader.read(reader)
+                if (name != "model") return@members tree.next()
+                model = ModelReader.read(tree)
                 null
             }
             if (reader.peek() != JsonToken.END_DOCUMENT) refuse("more follows where it should end")

@@ -54,15 +54,15 @@ internal class Trie {
         return if (node == NONE) NONE else values[node]
     }
 
-    /** Sets the value of a text; the last one stays. */
-    fun put(bytes: ByteArray, from: Int, to: Int, value: Int) {
+    /** Sets the value of a text, and gives the one that it had, [NONE] where it had none. */
+    fun put(bytes: ByteArray, from: Int, to: Int, value: Int): Int {
         var node = ROOT
         for (i in from until to) {
             val byte = bytes[i].toInt() and 0xFF
             val next = step(node, byte)
             node = if (next == NONE) add(node, byte) else next
         }
-        values[node] = value
+        return values[node].also { values[node] = value }
     }
 
     private fun add(node: Int, byte: Int): Int {
@@ -93,7 +93,7 @@ internal class Trie {
         const val ROOT = 0
         const val NONE = -1
         private const val FIRST_BITS = 12
-        private const val MOST = 1 shl 23 // a node and a byte are one Int
+        private const val MOST = 1 shl 22 // of a node and a byte one Int is made
         private const val SCATTER = -0x61c88647 // 2^32 over the golden ratio, odd
     }
 }

@@ -85,29 +85,32 @@ internal object Unicode {
 
     private fun pair(first: Int, second: Int): Long = first.toLong() shl 32 or second.toLong()
 
+    /** The pages one after the other; [pageOf] says which is whose, and pages of one set alone are there once. */
     private fun readPages(table: Table): IntArray {
         val sets = IntArray(table.next()) { table.next() }
-        val all = IntArray(LAST + 1)
-        var code = 0
-        while (code <= LAST) {
-            val end = code + table.next()
-            all.fill(sets[table.next()], code, end)
-            code = end
-        }
-        return shared(all)
-    }
-
-    /** The different pages of a whole table one after the other; [pageOf] says which is whose. */
-    private fun shared(all: IntArray): IntArray {
         val size = 1 shl PAGE
-        val seen = HashMap<List<Int>, Int>()
+        val found = ArrayList<IntArray>()
+        val plain = HashMap<Int, Int>()
+        var left = 0 // of the run that is being read
+        var set = 0
         for (page in pageOf.indices) {
-            val content = all.asList().subList(page * size, (page + 1) * size)
-            pageOf[page] = seen.getOrPut(content) { seen.size }.toShort()
+            val content = IntArray(size)
+            val alone = left >= size
+            for (i in 0 until size) {
+                if (left == 0) {
+                    left = table.next()
+                    set = sets[table.next()]
+                }
+                content[i] = set
+                left--
+            }
+            val known = if (alone) plain[set] else null
+            pageOf[page] = (known ?: found.size).toShort()
+            if (known != null) continue
+            if (alone) plain[set] = found.size
+            found += content
         }
-        val found = IntArray(seen.size * size)
-        for (page in pageOf.indices) all.copyInto(found, pageOf[page] * size, page * size, (page + 1) * size)
-        return found
+        return IntArray(found.size shl PAGE) { found[it shr PAGE][it and size - 1] }
     }
 
     private fun readMapping(table: Table): Mapping {

@@ -104,6 +104,7 @@ class TokenizerTest {
         assertContains(changed(""), "says 0 bytes")
         assertContains(changed("/////w=="), "says 4294967295 bytes and has 0")
         assertContains(changed("BAAAAP///38AAA=="), "points outside")
+        assertContains(changed("BAAAAAAAAIAAAA=="), "points outside")
     }
 
     @Test
@@ -133,6 +134,7 @@ class TokenizerTest {
         assertContains(refused { read("{\"a\":" + "[".repeat(100) + "]".repeat(100) + "}") }, "nests deeper")
         assertContains(refused { read(Samples.WORDS.replace("\"h\":4", "\"h\":1048576")) }, "whole number from 0 to 1048575")
         assertContains(refused { read("{\"a\":\"" + "a".repeat(33 shl 20) + "\"}") }, "bytes")
+        assertContains(refused { read("{\"a\":[0" + ",0".repeat(1_000_000) + "]}") }, "more than 1000000 values")
         assertContains(refused { read(Samples.WORDS.replace("\"h\":4", "\"h\":4,\"h\":5")) }, "comes twice")
         val latin = Samples.WORDS.replace("##llo", "##lló").toByteArray(Charsets.ISO_8859_1)
         assertContains(refused { Tokenizer.read(latin.inputStream()) }, "tokenizer.json")
