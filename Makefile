@@ -21,17 +21,24 @@ app: java $(VENV)/.tflite
 	$(BIN)/python tools/pack_app.py
 
 java:
-	$(if $(filter-out arm64-v8a x86_64,$(ABIS)),$(error ABIS="$(ABIS)" it takes arm64-v8a and x86_64))
+	$(if $(filter-out arm64-v8a x86_64,$(ABIS)),$(error ABIS="$(ABIS)": it takes arm64-v8a and x86_64))
 	@command -v javac >/dev/null && command -v mvn >/dev/null || \
 		{ echo "make app needs Java 17 with its compiler, and Maven: javac or mvn is not here" >&2; exit 1; }
+
+# Tests of the phone's side ask what `make app` built. Where there is no Java or Maven they are left out, and say so.
+PHONE := $(if $(word 2,$(shell command -v javac; command -v mvn)),android_demo/build/app-template.apk)
+
+android_demo/build/app-template.apk: $(shell find android_demo \( -name target -o -name build -o -path '*/src/test' \) -prune -o \
+		\( -path '*/src/*' -o -name '*.xml' -o -name proguard.txt \) -type f -print)
+	$(MAKE) app
 
 # A worker a core, with a thread each; files that several tests read are made once, see tests/helpers/shared.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test: $(VENV)/.test $(VENV)/.oracle
+test: $(VENV)/.test $(VENV)/.oracle $(PHONE)
 	$(PYTEST) -m "not slow"
 
-test-all: $(VENV)/.all $(VENV)/.oracle
+test-all: $(VENV)/.all $(VENV)/.oracle $(PHONE)
 	$(PYTEST)
 
 # transformers 4 beside 5, for its pipeline for questions, which 5 has not; and androguard, a reader of APKs, without the
