@@ -4,6 +4,7 @@ import importlib.util
 import random
 import struct
 import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +122,13 @@ def test_comparing_finds_a_difference(compare: list[str], tmp_path: Path) -> Non
     done = subprocess.run([*compare, str(file), str(tmp_path / "rows")], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("row 100: ")
     assert done.stdout.endswith(f"{len(found)} rows, 1 differ\n")
+
+
+@pytest.mark.slow
+def test_it_opens_and_encodes_within_its_bounds(compare: list[str]) -> None:
+    script = ROOT / "benchmarks" / "phone_tokenizer.py"
+    done = subprocess.run([sys.executable, script, "--texts", "500"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
