@@ -88,7 +88,8 @@ internal class AboutScreen(
     private fun app() {
         val card = card(second, R.string.about_app)
         card.addFact(R.string.about_version, context.version)
-        card.addFact(R.string.about_phone, "${phone.name}, Android ${Build.VERSION.RELEASE}, ${Build.SUPPORTED_ABIS.firstOrNull()}")
+        val place = listOfNotNull(phone.name, "Android ${Build.VERSION.RELEASE}", Build.SUPPORTED_ABIS.firstOrNull())
+        card.addFact(R.string.about_phone, place.joinToString())
         card.addFact(R.string.about_licence, context.getString(R.string.about_app_licence))
         card.addText(context.getString(R.string.about_privacy), R.style.Soft, above = 12)
     }

@@ -113,7 +113,8 @@ internal class AnswerView(view: ViewGroup) {
 
     private fun entities(answer: Entities) {
         val found = answer.entities
-        say(if (found.isEmpty()) context.getString(R.string.no_entities) else context.plural(R.plurals.entities, found.size))
+        val none = context.getString(R.string.no_entities)
+        say(if (found.isEmpty()) none else context.plural(R.plurals.entities, found.size))
         val kinds = found.map { it.kind }.distinct().sorted()
         fun color(kind: String) = context.getColor(MARKS[kinds.indexOf(kind) % MARKS.size])
         val text = SpannableString(answer.text)
@@ -128,7 +129,8 @@ internal class AnswerView(view: ViewGroup) {
 
     private fun span(answer: Span) {
         if (answer.answer.isEmpty()) {
-            say(context.getString(R.string.no_answer), context.getString(R.string.answer_none_score, percent(answer.noAnswer)))
+            val sure = context.getString(R.string.answer_none_score, percent(answer.noAnswer))
+            say(context.getString(R.string.no_answer), sure)
         } else {
             say(answer.answer, context.getString(R.string.answer_score, percent(answer.score)))
         }
@@ -146,13 +148,14 @@ internal class AnswerView(view: ViewGroup) {
     }
 
     private fun replaced(answer: Replaced) {
-        val suspects = answer.tokens.count { it.score > 0.5 }
-        say(if (suspects == 0) context.getString(R.string.replaced_none) else context.plural(R.plurals.replaced, suspects))
+        val suspects = answer.tokens.filter { it.score > 0.5 }
+        val none = context.getString(R.string.replaced_none)
+        say(if (suspects.isEmpty()) none else context.plural(R.plurals.replaced, suspects.size))
         val text = SpannableString(answer.text)
-        for (token in answer.tokens.filter { it.score > 0.5 }) text.mark(token.start, token.end, context.getColor(R.color.mark_6))
+        for (token in suspects) text.mark(token.start, token.end, context.getColor(R.color.mark_6))
         body.addText(text, R.style.Body, above = 12)
         body.addText(context.getString(R.string.replaced_title), R.style.Label, above = 12)
-        for (token in answer.tokens) body.addBar(token.token, percent(token.score), token.score, strong = token.score > 0.5)
+        for (token in answer.tokens) body.addBar(token.token, percent(token.score), token.score, token in suspects)
     }
 
     private fun states(answer: States) {
@@ -180,7 +183,8 @@ internal class AnswerView(view: ViewGroup) {
     private fun written(answer: Generated, prompt: String) {
         say(answer.text)
         val whole = SpannableString("$prompt ${answer.text}")
-        whole.setSpan(ForegroundColorSpan(context.getColor(R.color.ink_soft)), 0, prompt.length, Spanned.SPAN_EXCLUSIVE_EXCLUSIVE)
+        val soft = ForegroundColorSpan(context.getColor(R.color.ink_soft))
+        whole.setSpan(soft, 0, prompt.length, Spanned.SPAN_EXCLUSIVE_EXCLUSIVE)
         body.addText(whole, R.style.Body, above = 12)
         val why = when (answer.stopped) {
             "sep" -> context.getString(R.string.stopped_sep)
@@ -232,6 +236,8 @@ internal class AnswerView(view: ViewGroup) {
 
         /** What a checkpoint of one label calls it when nobody named it. */
         const val GENERIC_LABEL = "LABEL_0"
-        val MARKS = listOf(R.color.mark_1, R.color.mark_2, R.color.mark_3, R.color.mark_4, R.color.mark_5, R.color.mark_6)
+        val MARKS = listOf(
+            R.color.mark_1, R.color.mark_2, R.color.mark_3, R.color.mark_4, R.color.mark_5, R.color.mark_6,
+        )
     }
 }

@@ -7,7 +7,7 @@ import android.util.AttributeSet
 import android.view.View
 import kotlin.math.max
 
-/** A share as a bar from the side where reading starts, with a second, fainter one behind it where [more] is greater. */
+/** A share as a bar from the side where reading starts, and a second, fainter one behind it that goes further. */
 internal class Bar(context: Context, attributes: AttributeSet?) : View(context, attributes) {
     private val paint = Paint(Paint.ANTI_ALIAS_FLAG)
     private var share = 0f

@@ -93,8 +93,8 @@ internal class Bundles(private val app: Context) {
 
     /** The share of the arithmetic that a fast backend takes, as the manifest tells; null where it does not. */
     private fun delegated(folder: File?): Double? = try {
-        val stream = if (folder == null) app.assets.open("$BUILT_IN/$MANIFEST") else File(folder, MANIFEST).inputStream()
-        JSONObject(stream.use { it.readBytes().toString(Charsets.UTF_8) })
+        val manifest = folder?.let { File(it, MANIFEST).inputStream() } ?: app.assets.open("$BUILT_IN/$MANIFEST")
+        JSONObject(manifest.use { it.readBytes().toString(Charsets.UTF_8) })
             .optJSONObject("graph")?.optJSONObject("delegation")?.optDouble("share")?.takeIf { it in 0.0..1.0 }
     } catch (_: JSONException) {
         null

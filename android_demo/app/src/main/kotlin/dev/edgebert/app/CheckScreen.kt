@@ -72,8 +72,9 @@ internal class CheckScreen(view: View, private val session: Session, private val
         view.imageTintList = ColorStateList.valueOf(context.getColor(if (passed) R.color.good else R.color.bad))
     }
 
-    private fun decibels(value: Double): String =
-        if (value.isInfinite()) context.getString(R.string.equal) else context.getString(R.string.decibels, number(value, 1))
+    private fun decibels(value: Double): String = context.run {
+        if (value.isInfinite()) getString(R.string.equal) else getString(R.string.decibels, number(value, 1))
+    }
 
     /** The report as lines of text. */
     private fun words(report: CheckReport): String {

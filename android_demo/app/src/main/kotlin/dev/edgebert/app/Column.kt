@@ -15,9 +15,8 @@ internal class Column(context: Context, attributes: AttributeSet) : LinearLayout
     }
 
     override fun onMeasure(width: Int, height: Int) {
-        val given = MeasureSpec.getSize(width)
         val mode = MeasureSpec.getMode(width)
-        val bounded = if (mode != MeasureSpec.UNSPECIFIED && given > widest) MeasureSpec.makeMeasureSpec(widest, mode) else width
-        super.onMeasure(bounded, height)
+        val isTooWide = mode != MeasureSpec.UNSPECIFIED && MeasureSpec.getSize(width) > widest
+        super.onMeasure(if (isTooWide) MeasureSpec.makeMeasureSpec(widest, mode) else width, height)
     }
 }

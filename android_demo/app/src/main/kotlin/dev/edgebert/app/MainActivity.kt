@@ -128,7 +128,7 @@ public class MainActivity : Activity() {
 
     private fun pickZip() {
         val intent = Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("*/*")
-            .putExtra(Intent.EXTRA_MIME_TYPES, arrayOf("application/zip", "application/x-zip-compressed", "application/octet-stream"))
+            .putExtra(Intent.EXTRA_MIME_TYPES, ZIPS)
         start(R.string.no_picker) {
             @Suppress("DEPRECATION")
             startActivityForResult(intent, PICK)
@@ -150,8 +150,8 @@ public class MainActivity : Activity() {
     }
 
     /**
-     * From Android 15 on the window reaches below the bars, the camera and the keyboard: what is in it keeps clear of them,
-     * and its grounds go on below.
+     * From Android 15 on the window reaches below the bars, the camera and the keyboard: what is in it keeps clear of
+     * them, and its grounds go on below.
      */
     private fun keepClearOfBars(root: View) = root.setOnApplyWindowInsetsListener { _, insets ->
         if (Build.VERSION.SDK_INT >= 30) keepClear(insets) else keepClearBefore30(insets)
@@ -167,7 +167,10 @@ public class MainActivity : Activity() {
 
     @Suppress("DEPRECATION")
     private fun keepClearBefore30(insets: WindowInsets) = keepClear(
-        insets.systemWindowInsetLeft, insets.systemWindowInsetTop, insets.systemWindowInsetRight, insets.systemWindowInsetBottom,
+        insets.systemWindowInsetLeft,
+        insets.systemWindowInsetTop,
+        insets.systemWindowInsetRight,
+        insets.systemWindowInsetBottom,
     )
 
     private fun keepClear(left: Int, top: Int, right: Int, bottom: Int) {
@@ -178,6 +181,9 @@ public class MainActivity : Activity() {
 
     private companion object {
         const val PICK = 1
+
+        /** What providers of files call a zip. */
+        val ZIPS = arrayOf("application/zip", "application/x-zip-compressed", "application/octet-stream")
         const val TAB = "tab"
         const val SECOND = "second"
         val TABS = linkedMapOf(

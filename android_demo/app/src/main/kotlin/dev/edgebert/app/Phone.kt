@@ -34,7 +34,11 @@ internal class Phone(
 
     /** Whether this is a phone that one can hold; the same rule as Python's, which does not take our word for it. */
     val isReal: Boolean get() = isReal(
-        Build.SUPPORTED_ABIS.firstOrNull().orEmpty(), Build.FINGERPRINT, Build.MODEL, Build.HARDWARE, Build.MANUFACTURER,
+        Build.SUPPORTED_ABIS.firstOrNull().orEmpty(),
+        Build.FINGERPRINT,
+        Build.MODEL,
+        Build.HARDWARE,
+        Build.MANUFACTURER,
     )
 
     /** The `machine` of a row of `edgebert profile --json`. */

@@ -209,9 +209,8 @@ internal class Session(private val app: Context, private val phone: Phone = Phon
             bundles.open(open.folder, threads).edgebert.use { model ->
                 for (length in lengths) {
                     val share = timings.size / (lengths.size * counts.size).toDouble()
-                    val step = app.getString(
-                        R.string.measure_step, app.plural(R.plurals.tokens, length), app.plural(R.plurals.threads, threads),
-                    )
+                    val (tokens, on) = app.plural(R.plurals.tokens, length) to app.plural(R.plurals.threads, threads)
+                    val step = app.getString(R.string.measure_step, tokens, on)
                     post { if (measuring is Work.Running) measuring = Work.Running(step, share) }
                     timings += Timing.of(model, length, threads, ::goOn)
                 }

@@ -21,8 +21,8 @@ internal enum class Second { NONE, OPTIONAL, BESIDE, NEEDED }
  * What a task wants to be asked, and how.
  *
  * @property id as the manifest names it.
- * @property second whether a second text is asked for: `OPTIONAL` shows a button for it, `BESIDE` shows its field, which
- *     may stay empty.
+ * @property second whether a second text is asked for: `OPTIONAL` shows a button for it, `BESIDE` its field, which may
+ *     stay empty.
  */
 internal enum class Task(
     val id: String,

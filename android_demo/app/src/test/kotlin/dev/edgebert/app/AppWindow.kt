@@ -8,6 +8,7 @@ import android.net.Uri
 import android.os.Bundle
 import android.os.Looper
 import android.view.View
+import android.view.ViewGroup
 import android.widget.EditText
 import android.widget.TextView
 import org.robolectric.Robolectric
@@ -30,7 +31,8 @@ internal class AppWindow(qualifiers: String = PHONE, fontScale: Float = 1f, save
         Thread.setDefaultUncaughtExceptionHandler { _, error -> crash = error }
         RuntimeEnvironment.setQualifiers(qualifiers)
         RuntimeEnvironment.setFontScale(fontScale)
-        controller = Robolectric.buildActivity(MainActivity::class.java).run { if (saved == null) setup() else setup(saved) }
+        val built = Robolectric.buildActivity(MainActivity::class.java)
+        controller = if (saved == null) built.setup() else built.setup(saved)
     }
 
     val activity: MainActivity get() = controller.get()
@@ -61,8 +63,8 @@ internal class AppWindow(qualifiers: String = PHONE, fontScale: Float = 1f, save
     /** Taps the button inside of [within] that says [text]. */
     fun tap(within: Int, text: Int) {
         val wanted = activity.getString(text)
-        val button = all(view(within)).filterIsInstance<TextView>().single { it.text.toString() == wanted && it.isClickable }
-        button.performClick()
+        val buttons = all(view(within)).filterIsInstance<TextView>().filter { it.isShown && it.isClickable }
+        buttons.single { it.text.toString() == wanted }.performClick()
         idle()
     }
 
@@ -108,7 +110,7 @@ internal class AppWindow(qualifiers: String = PHONE, fontScale: Float = 1f, save
         }
     }
 
-    fun awaitModel() = await("a model is open") { view<View>(R.id.screen_ask).isShown || view<View>(R.id.screen_about).isShown && isOpen() }
+    fun awaitModel() = await("a model is open") { text(R.id.model).contains("·") }
 
     fun awaitAnswer() = await("an answer") { isShown(R.id.headline) }
 
@@ -124,8 +126,9 @@ internal class AppWindow(qualifiers: String = PHONE, fontScale: Float = 1f, save
     }
 
     /** Views whose text is cut off or that lie outside of the window's width. */
-    fun cutOff(): List<String> = all(view(R.id.root)).filterIsInstance<TextView>().filter { it.isShown && it.text.isNotEmpty() }
+    fun cutOff(): List<String> = all(view(R.id.root)).filterIsInstance<TextView>()
         .filter { view ->
+            if (!view.isShown || view.text.isEmpty()) return@filter false
             val layout = view.layout ?: return@filter false
             val place = IntArray(2).also(view::getLocationInWindow)
             val room = view.height - view.compoundPaddingTop - view.compoundPaddingBottom
@@ -140,8 +143,6 @@ internal class AppWindow(qualifiers: String = PHONE, fontScale: Float = 1f, save
 
     fun idle() = shadowOf(Looper.getMainLooper()).idleFor(Duration.ofMillis(200))
 
-    private fun isOpen() = text(R.id.model).contains("·")
-
     private fun name(id: Int) = activity.resources.getResourceEntryName(id)
 
     private fun MutableList<String>.collect(view: View) {
@@ -154,7 +155,8 @@ internal class AppWindow(qualifiers: String = PHONE, fontScale: Float = 1f, save
         const val TABLET = "sw800dp-w1280dp-h800dp-land-notnight-hdpi"
         const val FOLDED_OUT = "sw600dp-w600dp-h960dp-port-notnight-hdpi"
 
-        fun all(view: View): List<View> =
-            if (view is android.view.ViewGroup) listOf(view) + (0 until view.childCount).flatMap { all(view.getChildAt(it)) } else listOf(view)
+        /** A view and all below it. */
+        fun all(view: View): List<View> = listOf(view) +
+            if (view is ViewGroup) (0 until view.childCount).flatMap { all(view.getChildAt(it)) } else emptyList()
     }
 }

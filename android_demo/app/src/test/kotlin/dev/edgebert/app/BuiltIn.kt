@@ -10,14 +10,16 @@ internal object BuiltIn {
     val folder: File by lazy {
         val folder = File(System.getProperty("edgebert.bundle") ?: "no folder")
         check(File(folder, "manifest.json").isFile) {
-            "$folder holds no bundle: run `make export` first, or mvn with -Dbundle=FOLDER (the default model, for TFLite)"
+            "$folder holds no bundle: run `make export`, or mvn with -Dbundle=FOLDER (the default model, for TFLite)"
         }
         folder
     }
 
     /** A zip of it, in the folder [top], with [change] made to each file's bytes; null leaves a file out. */
-    fun zip(top: String = "", change: (String, ByteArray) -> ByteArray? = { _, bytes -> bytes }): ByteArray =
-        entries(folder.listFiles()!!.sorted().mapNotNull { file -> change(file.name, file.readBytes())?.let { top + file.name to it } })
+    fun zip(top: String = "", change: (String, ByteArray) -> ByteArray? = { _, bytes -> bytes }): ByteArray {
+        val files = folder.listFiles()!!.sorted().map { top + it.name to change(it.name, it.readBytes()) }
+        return entries(files.mapNotNull { (name, bytes) -> bytes?.let { name to it } })
+    }
 
     fun entries(files: List<Pair<String, ByteArray>>): ByteArray {
         val out = ByteArrayOutputStream()

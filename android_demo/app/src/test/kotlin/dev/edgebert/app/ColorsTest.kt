@@ -33,7 +33,7 @@ class ColorsTest {
             for ((text, ground) in pairs) {
                 val (one, other) = listOf(text, ground).map { Color.luminance(context.getColor(it)) + 0.05f }
                 val contrast = max(one, other) / min(one, other)
-                val names = listOf(text, ground).joinToString(" on ", transform = context.resources::getResourceEntryName)
+                val names = listOf(text, ground).joinToString(" on ") { context.resources.getResourceEntryName(it) }
                 assertTrue(contrast >= 4.5f, "$names has $contrast, $qualifier")
             }
         }

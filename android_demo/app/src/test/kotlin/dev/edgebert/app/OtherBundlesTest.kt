@@ -23,6 +23,11 @@ class OtherBundlesTest {
         await("the zip is dealt with") { session.model !is Model.Opening }
     }
 
+    private fun damaged(bytes: ByteArray) = bytes.also { it[it.size / 2] = (it[it.size / 2].toInt() xor 1).toByte() }
+
+    private fun later(manifest: ByteArray) =
+        String(manifest).replace(Regex("\"version\": [0-9]+"), "\"version\": 99").toByteArray()
+
     private fun folders(window: AppWindow) = File(window.activity.filesDir, "bundles").list().orEmpty().toList()
 
     @Test
@@ -55,15 +60,11 @@ class OtherBundlesTest {
     fun `a damaged model, a file that is missing, another manifest and a zip that leads elsewhere are refused`() {
         val good = BuiltIn.zip()
         val bad = mapOf(
-            "model.tflite" to BuiltIn.zip { name, bytes ->
-                if (name == "model.tflite") bytes.also { it[bytes.size / 2] = (it[bytes.size / 2].toInt() xor 1).toByte() } else bytes
-            },
+            "model.tflite" to BuiltIn.zip { name, bytes -> if (name == "model.tflite") damaged(bytes) else bytes },
             "tokenizer.json" to BuiltIn.zip { name, bytes -> bytes.takeUnless { name == "tokenizer.json" } },
-            "version" to BuiltIn.zip { name, bytes ->
-                if (name == "manifest.json") String(bytes).replace(Regex("\"version\": [0-9]+"), "\"version\": 99").toByteArray() else bytes
-            },
+            "version" to BuiltIn.zip { name, bytes -> if (name == "manifest.json") later(bytes) else bytes },
             "out of its folder" to BuiltIn.entries(listOf("../evil.json" to byteArrayOf(1))),
-            "holds 2 bundles" to BuiltIn.entries(listOf("a/manifest.json" to byteArrayOf(1), "b/manifest.json" to byteArrayOf(1))),
+            "holds 2 bundles" to BuiltIn.entries(listOf("a", "b").map { "$it/manifest.json" to byteArrayOf(1) }),
             "no zip" to "not a zip".toByteArray(),
             "cannot be unpacked" to good.copyOf(good.size / 2),
             "more than a bundle can be" to BuiltIn.entries(listOf("manifest.json" to ByteArray(40 shl 20))),

@@ -37,8 +37,10 @@ class PhoneTest {
         assertTrue(Phone.isReal("arm64-v8a", shiba, "Pixel 8", "shiba", "Google"))
         assertFalse(Phone().isReal)
         assertFalse(Phone.isReal("arm64-v8a", "robolectric", "robolectric", "robolectric", "unknown"))
-        assertFalse(Phone.isReal("arm64-v8a", "google/sdk_gphone64_arm64/emu64a:14/U/1:user/keys", "sdk_gphone64_arm64", "ranchu", "Google"))
-        assertFalse(Phone.isReal("x86", "generic_x86/sdk/generic:7.0/N/1:eng/test-keys", "Android SDK", "goldfish", "unknown"))
+        val emulator = "google/sdk_gphone64_arm64/emu64a:14/U/1:user/keys"
+        assertFalse(Phone.isReal("arm64-v8a", emulator, "sdk_gphone64_arm64", "ranchu", "Google"))
+        val generic = "generic_x86/sdk/generic:7.0/N/1:eng/test-keys"
+        assertFalse(Phone.isReal("x86", generic, "Android SDK", "intel", "unknown"))
         assertFalse(Phone.isReal("riscv64", shiba, "Pixel 8", "shiba", "Google"))
         assertFalse(Phone.isReal("arm64-v8a", "", "Pixel 8", "shiba", "Google"))
     }

@@ -12,8 +12,6 @@ import kotlin.test.assertEquals
 @Config(sdk = [34])
 @GraphicsMode(GraphicsMode.Mode.NATIVE)
 class ScreenshotsTest {
-    private val night = "night"
-
     /** Draws the given screens after a question, a measurement and a check where those are shown. */
     private fun draw(device: String, qualifiers: String, screens: List<String>, fontScale: Float = 1f) =
         AppWindow(qualifiers, fontScale).use { window ->
@@ -44,13 +42,15 @@ class ScreenshotsTest {
         window.await("checked", seconds = 180) { window.session.checking is Work.Done }
     }
 
+    private fun dark(qualifiers: String) = qualifiers.replace("notnight", "night")
+
     private val all = listOf("ask", "measure", "check", "about")
 
     @Test
     fun `a phone in the light`() = draw("phone", AppWindow.PHONE, all)
 
     @Test
-    fun `a phone in the dark`() = draw("phone-dark", AppWindow.PHONE.replace("notnight", night), all)
+    fun `a phone in the dark`() = draw("phone-dark", dark(AppWindow.PHONE), all)
 
     @Test
     fun `a phone on its side`() = draw("landscape", AppWindow.LANDSCAPE, listOf("ask", "measure"))
@@ -59,7 +59,7 @@ class ScreenshotsTest {
     fun `a tablet`() = draw("tablet", AppWindow.TABLET, all)
 
     @Test
-    fun `a tablet in the dark`() = draw("tablet-dark", AppWindow.TABLET.replace("notnight", night), listOf("ask", "check"))
+    fun `a tablet in the dark`() = draw("tablet-dark", dark(AppWindow.TABLET), listOf("ask", "check"))
 
     @Test
     fun `a foldable, open`() = draw("foldable", AppWindow.FOLDED_OUT, listOf("ask", "measure"))

@@ -12,14 +12,14 @@ import kotlin.test.assertEquals
 import kotlin.test.assertTrue
 
 /**
- * Every task is asked something. The zips are those of the folder that `-Dedgebert.bundles` names; `tests/android_demo/test_app.py`
- * exports them and sees to it that this is not left out.
+ * Every task is asked something. The zips are those of the folder that `-Dedgebert.bundles` names; test_app.py exports
+ * them and sees to it that this is not left out.
  */
 @RunWith(RobolectricTestRunner::class)
 @Config(sdk = [34])
 @GraphicsMode(GraphicsMode.Mode.NATIVE)
 class TasksTest {
-    private val context = "Ada Lovelace lived in London. She wrote the first program in 1843, and Charles Babbage built the engine."
+    private val context = "Angela Merkel went to New York in the red house. It stands on a hill by the sea."
 
     @Test
     fun `every task answers`() {
@@ -54,18 +54,18 @@ class TasksTest {
     private fun question(window: AppWindow, task: Task) {
         when (task) {
             Task.FILL -> {
-                window.type(R.id.text, "She wrote the first ")
+                window.type(R.id.text, "the red ")
                 window.tap(R.id.insert_mask)
                 assertContains(window.text(R.id.text), "[MASK]")
             }
             Task.ANSWER -> {
-                window.type(R.id.text, "Who wrote the first program?")
+                window.type(R.id.text, "Where is it?")
                 assertTrue(window.isShown(R.id.waiting))
                 window.type(R.id.second, context)
             }
             Task.CHOOSE -> {
-                window.type(R.id.text, "She wrote the first")
-                window.type(R.id.second, "program\n\n  engine \n")
+                window.type(R.id.text, "the red")
+                window.type(R.id.second, "house\n\n  hill by the sea \n")
             }
             else -> window.type(R.id.text, context)
         }
@@ -83,7 +83,7 @@ class TasksTest {
                 window.rotate(AppWindow.PHONE)
             }
             Task.EMBED -> {
-                window.type(R.id.second, "Ada wrote a program.")
+                window.type(R.id.second, "the red house")
                 window.await("$zip compares") { window.session.reply?.answer is dev.edgebert.Similarity }
             }
             Task.ANSWER -> {
