@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from answering import save, save_sentence_encoder
 from paths import ROOT
+from shared import shared
 
 import edgebert
 from edgebert.cli.main import main
@@ -35,48 +36,51 @@ ASKED = [
 pytestmark = pytest.mark.parity
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default bundle in `default/`, and a zip for each task in `zips/`."""
-    place = tmp_path_factory.mktemp("app")
-    edgebert.export("default", out=place / "default")
-    zips = place / "zips"
-    zips.mkdir()
-    for name, task, family, changes in ASKED:
-        exported(save(place / name, task, family, **changes), task, zips / name)
-    exported(save_sentence_encoder(place / "sentence-embedding"), "sentence-embedding", zips / "sentence-embedding")
-    return place
-
-
 def exported(source: Path, task: str, out: Path) -> None:
     """A zip of a checkpoint's bundle, beside where the bundle would stand."""
     edgebert.export(source, task=task, recipe="fp32", lengths=(16, 32), out=out, zip=True)
     shutil.rmtree(out)
 
 
-@pytest.fixture(scope="module")
-def ran(bundles: Path) -> dict[str, str]:
-    """What became of each of the app's tests, run by Maven on those bundles."""
-    if shutil.which("mvn") is None or shutil.which("javac") is None:
-        pytest.skip("there is no mvn or no javac to run the app's tests by")
-    reports = DEMO / "app" / "target" / "surefire-reports"
-    shutil.rmtree(reports, ignore_errors=True)
-    shutil.rmtree(BUILT / "screenshots", ignore_errors=True)
-    (BUILT / "measure.json").unlink(missing_ok=True)
+def export_all(place: Path) -> None:
+    """The default bundle in `default/`, and a zip for each task in `zips/`."""
+    edgebert.export("default", out=place / "default")
+    zips = place / "zips"
+    zips.mkdir()
+    for name, task, family, changes in ASKED:
+        exported(save(place / name, task, family, **changes), task, zips / name)
+    exported(save_sentence_encoder(place / "sentence-embedding"), "sentence-embedding", zips / "sentence-embedding")
+
+
+def run_all(place: Path) -> dict[str, str]:
+    """What became of each of the app's tests, run by Maven on a copy of the sources, which other tests build too."""
+    export_all(place)
+    copy = place / "android_demo"
+    shutil.copytree(DEMO, copy, ignore=shutil.ignore_patterns("target", "build", "screenshots"))
     asked = [
         "-Dtest=dev.edgebert.app.*Test",
         "-Dsurefire.failIfNoSpecifiedTests=false",
-        f"-Dbundle={bundles / 'default'}",
-        f"-Dedgebert.bundles={bundles / 'zips'}",
+        f"-Dbundle={place / 'default'}",
+        f"-Dedgebert.bundles={place / 'zips'}",
     ]
     maven = ["mvn", "--quiet", "--batch-mode", "--projects", "app", "--also-make", "test", *asked]
-    told = subprocess.run(maven, cwd=DEMO, capture_output=True, text=True, check=False)
+    told = subprocess.run(maven, cwd=copy, capture_output=True, text=True, check=False)
     found = {}
-    for report in reports.glob("TEST-*.xml"):
+    for report in (copy / "app" / "target" / "surefire-reports").glob("TEST-*.xml"):
         for case in ElementTree.parse(report).iter("testcase"):
             bad = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
             found[f"{case.get('classname')}.{case.get('name')}"] = bad[0] if bad else "passed"
     assert found, told.stdout[-4000:] + told.stderr[-2000:]
+    shutil.rmtree(BUILT / "screenshots", ignore_errors=True)
+    shutil.copytree(copy / "build", BUILT, dirs_exist_ok=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    if shutil.which("mvn") is None or shutil.which("javac") is None:
+        pytest.skip("there is no mvn or no javac to run the app's tests by")
+    found: dict[str, str] = shared(tmp_path_factory, "app", run_all)
     return found
 
 
