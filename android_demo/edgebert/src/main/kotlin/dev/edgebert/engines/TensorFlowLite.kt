@@ -20,15 +20,17 @@ import java.nio.ByteBuffer
  * TensorFlow Lite by its C++ interface, `org.bytedeco:tensorflow-lite`: the C one runs without XNNPACK, many times slower.
  * A runner for each length is made when that length is first asked for.
  */
-internal class TensorFlowLite(private val file: ByteBuffer, private val manifest: Manifest, threads: Int) : Engine {
+internal class TensorFlowLite(file: ByteBuffer, private val manifest: Manifest, threads: Int) : Engine {
+    // The runtime reads the file where it is mapped. This holds the buffer until it is closed: a field that nothing reads
+    // is taken away by R8, and the file's memory with it while the model still answers.
+    private val bytes = BytePointer(file)
     private val model: FlatBufferModel
     private val resolver = BuiltinOpResolverWithXNNPACK()
     private val interpreter = Interpreter(null as Pointer?)
     private val runners = HashMap<Int, SignatureRunner>()
 
     init {
-        // It reads the file where it is mapped; the buffer is held for as long.
-        model = FlatBufferModelBase.VerifyAndBuildFromBuffer(BytePointer(file), file.remaining().toLong())
+        model = FlatBufferModelBase.VerifyAndBuildFromBuffer(bytes, file.remaining().toLong())
             ?: throw refused("it is no whole .tflite file")
         val builder = InterpreterBuilder(model, resolver)
         val status = builder.apply(interpreter, threads)
@@ -78,6 +80,7 @@ internal class TensorFlowLite(private val file: ByteBuffer, private val manifest
         interpreter.close()
         resolver.close()
         model.close()
+        bytes.close()
     }
 
     private companion object {
