@@ -9,11 +9,11 @@ import kotlin.test.assertContains
 import kotlin.test.assertEquals
 
 /**
- * The whole way by what is on the window alone: no class of the app's but its activity is named here, so that this runs on
- * the classes that R8 leaves too. `mvn verify` does both.
+ * The whole way by what is on the window alone: it names no class of the app's but the activity, and runs on the classes
+ * that R8 leaves (`mvn verify`).
  */
 @RunWith(RobolectricTestRunner::class)
-@Config(sdk = [26, 34])
+@Config(sdk = [34])
 @GraphicsMode(GraphicsMode.Mode.NATIVE)
 class ByHandTest {
     @Test

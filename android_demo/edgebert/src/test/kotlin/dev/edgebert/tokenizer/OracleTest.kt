@@ -1,6 +1,7 @@
 package dev.edgebert.tokenizer
 
 import ai.djl.huggingface.tokenizers.HuggingFaceTokenizer
+import dev.edgebert.Bundles
 import java.io.File
 import kotlin.random.Random
 import kotlin.test.Test
@@ -16,7 +17,7 @@ class OracleTest {
     }
 
     @Test
-    fun wordPieceIsTheLibrarys() = compare(File("../../edgebert/assets/default/tokenizer.json").readText())
+    fun wordPieceIsTheLibrarys() = compare(File(Bundles.default, "tokenizer.json").readText())
 
     @Test
     fun unigramIsTheLibrarys() = compare(Samples.PIECES)
