@@ -138,5 +138,8 @@ def test_androguard_reads_it_too(made: Made) -> None:
 def test_the_default_model_makes_an_app_of_20_mb_at_most(tmp_path: Path) -> None:
     import edgebert
 
+    with template.opened(template.BUILT) as built:
+        if any(name.startswith("lib/x86_64/") for name in built.namelist()):
+            pytest.skip("the template is for emulators too: run make app without ABIS")
     made = edgebert.export(out=tmp_path / "default")
     assert make.apk(made.folder, tmp_path / "default.apk").size <= 20e6
