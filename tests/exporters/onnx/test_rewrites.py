@@ -28,7 +28,7 @@ from edgebert.exporters.onnx.rewriter import Rewriter  # noqa: E402
 
 LONGEST = 24
 FAMILIES = tuple(MODELS)
-QUICK = ("squeezebert",)
+QUICK = ("bert",)
 
 Rewrite = Callable[[Rewriter], None]
 

@@ -63,7 +63,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, st
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("family", "task"), quick(CASES, (CASES[2], CASES[4])))
+@pytest.mark.parametrize(("family", "task"), quick(CASES, (CASES[2],)))
 def test_fp32_says_what_torch_says(exported, family: str, task: str, capfd: pytest.CaptureFixture[str]) -> None:
     capfd.readouterr()
     model, artifact = exported(family, task, "fp32")
@@ -90,7 +90,7 @@ def test_fp32_says_what_torch_says(exported, family: str, task: str, capfd: pyte
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("family", "task"), quick(QUANTIZED, (QUANTIZED[2],)))
+@pytest.mark.parametrize(("family", "task"), quick(QUANTIZED, (QUANTIZED[3],)))
 def test_w8a8_is_int8_and_close(exported, family: str, task: str) -> None:
     model, artifact = exported(family, task, "w8a8-dynamic")
     session = runtime.open(artifact.path)

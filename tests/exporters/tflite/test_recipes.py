@@ -204,9 +204,14 @@ def operators(path: Path) -> set[tuple[str, int, str, str]]:
 @pytest.mark.parametrize(
     ("recipe", "wanted", "release"),
     [
-        ("w8a8-dynamic", {("CONV_2D", 5, "FLOAT32", "INT8")}, "2.12.0"),
+        pytest.param("w8a8-dynamic", {("CONV_2D", 5, "FLOAT32", "INT8")}, "2.12.0", marks=pytest.mark.slow),
         ("w8a8-static", {("FULLY_CONNECTED", 10, "INT8", "INT8"), ("CONV_2D", 5, "FLOAT32", "INT8")}, "2.13.0"),
-        ("w4a8-dynamic", {("FULLY_CONNECTED", 14, "FLOAT32", "INT4"), ("CONV_2D", 5, "FLOAT32", "INT8")}, "2.21.0"),
+        pytest.param(
+            "w4a8-dynamic",
+            {("FULLY_CONNECTED", 14, "FLOAT32", "INT4"), ("CONV_2D", 5, "FLOAT32", "INT8")},
+            "2.21.0",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_operators_have_versions_that_older_runtimes_refuse(
