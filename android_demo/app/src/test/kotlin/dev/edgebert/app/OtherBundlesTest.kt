@@ -57,12 +57,13 @@ class OtherBundlesTest {
     }
 
     @Test
-    fun `a damaged model, a file that is missing, another manifest and a zip that leads elsewhere are refused`() {
+    fun `a damaged model, a missing file, another manifest, a tokenizer with an unknown part and a zip that leads elsewhere are refused`() {
         val good = BuiltIn.zip()
         val bad = mapOf(
             "model.tflite" to BuiltIn.zip { name, bytes -> if (name == "model.tflite") damaged(bytes) else bytes },
             "tokenizer.json" to BuiltIn.zip { name, bytes -> bytes.takeUnless { name == "tokenizer.json" } },
             "version" to BuiltIn.zip { name, bytes -> if (name == "manifest.json") later(bytes) else bytes },
+            "ByteLevel" to BuiltIn.resealed("tokenizer.json") { it.replace("BertPreTokenizer", "ByteLevel") },
             "out of its folder" to BuiltIn.entries(listOf("../evil.json" to byteArrayOf(1))),
             "holds 2 bundles" to BuiltIn.entries(listOf("a", "b").map { "$it/manifest.json" to byteArrayOf(1) }),
             "no zip" to "not a zip".toByteArray(),
