@@ -17,7 +17,7 @@ from shared import shared
 import edgebert
 from edgebert.app import template
 
-pytestmark = pytest.mark.parity
+pytestmark = pytest.mark.slow
 TOOLS = template.CHECKOUT / "app" / "target" / "tools"
 AAR = template.CHECKOUT / "build" / "edgebert.aar"
 MAIN = "dev.edgebert.jvm.MainKt"
