@@ -1,6 +1,7 @@
 """Apps made of a bundle and a template that stands in for the built one: entries, alignment, names, keys, refusals."""
 
 import hashlib
+import io
 import json
 import os
 import stat
@@ -262,6 +263,13 @@ def test_a_template_that_is_missing_or_damaged_is_told(
     whole = stand_in.read_bytes()
     for content in (b"", b"PK", whole[: len(whole) // 2], whole[:-30]):
         stand_in.write_bytes(content)
+        with pytest.raises(InputError, match="run make app again"):
+            make.apk(assistant, tmp_path / "a.apk")
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        entry = archive.getinfo("AndroidManifest.xml")
+    start = entry.header_offset + 30 + len(entry.filename)
+    for place in range(start, start + 20):  # in what is compressed, where zlib trips first, or the sum is another
+        stand_in.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         with pytest.raises(InputError, match="run make app again"):
             make.apk(assistant, tmp_path / "a.apk")
     for lacking in ("manifest", "resources"):
