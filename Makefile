@@ -32,14 +32,15 @@ android_demo/build/app-template.apk: $(shell find android_demo \( -name target -
 		\( -path '*/src/*' -o -name '*.xml' -o -name proguard.txt \) -type f -print)
 	$(MAKE) app
 
-# A worker a core, with a thread each; files that several tests read are made once, see tests/helpers/shared.py.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+# A worker a core, with a thread each; files that several tests read are made once, see tests/helpers/shared.py. The
+# quick tier keeps a file's tests together, which have exports in common; the whole would wait for its largest files.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 test: $(VENV)/.test $(VENV)/.oracle $(PHONE)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(VENV)/.all $(VENV)/.oracle $(PHONE)
-	$(PYTEST)
+	$(PYTEST) --dist worksteal
 
 # transformers 4 beside 5, for its pipeline for questions, which 5 has not; and androguard, a reader of APKs, without the
 # three dozen packages of its other tools.

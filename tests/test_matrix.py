@@ -17,7 +17,7 @@ QUICK = [
     ("bert", "base", "tflite", "fp16"),
     ("rembert", "sequence-classification", "tflite", "w8"),
     ("distilbert", "token-classification", "tflite", "w8a8-static"),
-    ("convbert", "multiple-choice", "tflite", "w4a8-dynamic"),
+    ("squeezebert", "multiple-choice", "tflite", "w4a8-dynamic"),
     ("distilbert", "masked-lm", "onnx", "w8a8-dynamic"),
     ("rembert", "causal-lm", "onnx", "fp32"),
     ("squeezebert", "multiple-choice", "onnx", "fp16"),
@@ -34,7 +34,6 @@ QUICK = [
     ("squeezebert", "sequence-classification", "coreml", "w8a8-static"),
     ("electra", "replaced-token-detection", "executorch", "w8a8-dynamic"),
     ("distilbert", "base", "coreml", "fp16"),
-    ("convbert", "sentence-embedding", "tflite", "w8a8-dynamic"),
     ("squeezebert", "sentence-embedding", "executorch", "w8a8-dynamic"),
 ]
 

@@ -126,14 +126,15 @@ class Bundle:
         """
         self._only("question-answering")
         words, longest = self._words(), self.manifest.lengths[-1]
-        _check_words(words, question)
+        whole = words.encode(question, context)
+        _check_words(whole, question)
         stride = min(longest // 2, self.reading.stride or 0)
         windows = words.windows(question, context, longest, stride)
         outputs = self._run(windows)
         found = spans.answer(
             context, windows, list(outputs["start_logits"]), list(outputs["end_logits"]), self.reading, may_be_none
         )
-        return found | {"truncated": False, "token_count": len(words.encode(question, context).ids)}
+        return found | {"truncated": False, "token_count": len(whole.ids)}
 
     def fill(self, text: str, pair: str | None = None) -> dict[str, Any]:
         """The likeliest pieces for each [MASK], or after a prompt; see `edgebert.answers.pieces`."""
@@ -172,9 +173,10 @@ class Bundle:
 
     def _vectors(self, *texts: str) -> tuple[np.ndarray, dict[str, Any]]:
         """Vectors (B, D) of texts, and what an answer tells of them."""
-        _check_words(self._words(), *texts)
-        prompt = self.manifest.config["pooling"]["prompt"]
-        _, outputs, told = self._ask([(prompt + text, None) for text in texts])
+        words, prompt = self._words(), self.manifest.config["pooling"]["prompt"]
+        for text in texts if prompt else ():  # a prompt has words of its own
+            _check_words(words.encode(text), text)
+        _, outputs, told = self._ask([(prompt + text, None) for text in texts], empty=bool(prompt))
         return outputs["sentence_embedding"], told
 
     def _embed(self, text: str, other: str | None = None) -> dict[str, Any]:
@@ -204,9 +206,9 @@ class Bundle:
             The texts as they were run, the outputs, and what an answer tells of its text.
         """
         words, longest = self._words(), self.manifest.lengths[-1]
-        for parts in texts if not empty else ():
-            _check_words(words, *(part for part in parts if part is not None))
         whole = [words.encode(text, pair) for text, pair in texts]
+        for encoding, parts in zip(whole, texts, strict=True) if not empty else ():
+            _check_words(encoding, *(part for part in parts if part is not None))
         given = max(len(encoding.ids) for encoding in whole)
         cut = whole if given <= longest else [words.encode(text, pair, longest) for text, pair in texts]
         return cut, self._run(cut), {"truncated": given > longest, "token_count": given}
@@ -312,10 +314,10 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)[:2]]
 
 
-def _check_words(words: Tokenizer, *texts: str) -> None:
-    """Raise InputError where a text has nothing in it to answer for."""
-    for text in texts:
-        if len(words.encode(text).ids) == 2:
+def _check_words(encoding: Encoding, *texts: str) -> None:
+    """Raise InputError where one of the texts, encoded whole, has nothing in it to answer for."""
+    for number, text in enumerate(texts):
+        if number not in encoding.sequences:
             raise InputError(f"the text {text!r:.40} has no words: there is nothing to answer.")
 
 

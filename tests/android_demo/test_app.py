@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 from answering import save, save_sentence_encoder
-from paths import ROOT
-from shared import shared
+from shared import default_bundle, shared
+from tiers import quick
 
 import edgebert
+from edgebert.app.template import CHECKOUT as DEMO
 from edgebert.cli.main import main
 
-DEMO = ROOT / "android_demo"
 BUILT = DEMO / "build"
 PICTURES = DEMO / "screenshots"
 
+OLDEST, LATEST = 26, 34  # API levels that Robolectric stands in for, on Java 17
 CLASSES = "sequence-classification"
 # Every task that a bundle can have, and what is asked of labels: name, task, family, what the config says.
 ASKED = [
@@ -45,22 +46,22 @@ def exported(source: Path, task: str, out: Path) -> None:
     shutil.rmtree(out)
 
 
-def export_all(place: Path) -> None:
-    """The default bundle in `default/`, and a zip for each task in `zips/`."""
-    edgebert.export("default", out=place / "default")
+def export_zips(place: Path) -> Path:
+    """A folder with a zip for each task."""
     zips = place / "zips"
     zips.mkdir()
     for name, task, family, changes in ASKED:
         exported(save(place / name, task, family, **changes), task, zips / name)
     exported(save_sentence_encoder(place / "sentence-embedding"), "sentence-embedding", zips / "sentence-embedding")
+    return zips
 
 
-def run_all(place: Path) -> dict[str, str]:
-    """What became of each test, run by Maven on a copy of the sources, which other tests build too."""
-    export_all(place)
+def run_all(place: Path, default: Path, zips: Path, level: int) -> dict[str, str]:
+    """What became of each test at an API level, run by Maven on a copy of the sources, which other tests build too."""
     copy = place / "android_demo"
     shutil.copytree(DEMO, copy, ignore=shutil.ignore_patterns("target", "build", "screenshots"))
-    asked = ["-Dapk.skip", f"-Dbundle={place / 'default'}", f"-Dedgebert.bundles={place / 'zips'}"]
+    bundles = [f"-Dbundle={default}", f"-Dedgebert.bundles={zips}"]
+    asked = [f"-Drobolectric.enabledSdks={level}", "-Dapk.skip", *bundles]
     maven = ["mvn", "--quiet", "--batch-mode", "--projects", "app", "--also-make", "verify", *asked]
     told = subprocess.run(maven, cwd=copy, capture_output=True, text=True, check=False)
     found = {}
@@ -69,26 +70,34 @@ def run_all(place: Path) -> dict[str, str]:
             bad = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
             found[f"{case.get('classname')}.{case.get('name')}"] = bad[0] if bad else "passed"
     assert found, told.stdout[-4000:] + told.stderr[-2000:]
-    if told.returncode == 0:
+    if told.returncode == 0 and level == LATEST:
         shutil.rmtree(BUILT / "screenshots", ignore_errors=True)
         shutil.copytree(copy / "build" / "screenshots", BUILT / "screenshots")
         shutil.copy(copy / "build" / "measure.json", BUILT)
     return found
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def run(tmp_path_factory: pytest.TempPathFactory, level: int) -> dict[str, str]:
     if shutil.which("mvn") is None or shutil.which("javac") is None:
         pytest.skip("there is no mvn or no javac to run the app's tests by")
-    found: dict[str, str] = shared(tmp_path_factory, "app", run_all)
+    default, zips = default_bundle(tmp_path_factory), shared(tmp_path_factory, "zips", export_zips)
+    found: dict[str, str] = shared(tmp_path_factory, f"app-{level}", lambda place: run_all(place, default, zips, level))
     return found
 
 
-def test_every_test_of_library_and_app_passes(ran: dict[str, str]) -> None:
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return run(tmp_path_factory, LATEST)
+
+
+@pytest.mark.parametrize("level", quick([OLDEST, LATEST], [LATEST]))
+def test_every_test_of_library_and_app_passes(tmp_path_factory: pytest.TempPathFactory, level: int) -> None:
+    ran = run(tmp_path_factory, level)
     assert {name: what for name, what in ran.items() if what != "passed"} == {}
     classes = {name.rpartition(".")[0].rpartition(".")[2].replace("(shrunk)", "") for name in ran}
-    modules = [DEMO / module / "src" / "test" for module in ("edgebert", "app")]
-    assert classes == {path.stem for module in modules for path in module.rglob("*Test.kt")}
+    tests = [path for module in ("edgebert", "app") for path in (DEMO / module / "src" / "test").rglob("*Test.kt")]
+    at_all = {path.stem for path in tests if f"\n@Config(sdk = [{LATEST}])" not in path.read_text()}
+    assert classes == (at_all if level == OLDEST else {path.stem for path in tests})
 
 
 def test_what_the_app_measured_is_read(

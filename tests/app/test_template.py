@@ -10,6 +10,7 @@ from pathlib import Path
 import bundles
 import pytest
 from paths import ROOT
+from shared import default_bundle
 
 from edgebert.app import make, template
 from edgebert.app.make import Made
@@ -135,11 +136,10 @@ def test_androguard_reads_it_too(made: Made) -> None:
 
 
 @pytest.mark.parity
-def test_the_default_model_makes_an_app_of_20_mb_at_most(tmp_path: Path) -> None:
-    import edgebert
-
+def test_the_default_model_makes_an_app_of_20_mb_at_most(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
     with template.opened(template.BUILT) as built:
         if any(name.startswith("lib/x86_64/") for name in built.namelist()):
             pytest.skip("the template is for emulators too: run make app without ABIS")
-    made = edgebert.export(out=tmp_path / "default")
-    assert make.apk(made.folder, tmp_path / "default.apk").size <= 20e6
+    assert make.apk(default_bundle(tmp_path_factory), tmp_path / "default.apk").size <= 20e6

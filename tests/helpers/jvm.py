@@ -5,9 +5,9 @@ import shutil
 import subprocess
 
 from filelock import FileLock
-from paths import ROOT
 
-DEMO = ROOT / "android_demo"
+from edgebert.app.template import CHECKOUT as DEMO
+
 TARGET = DEMO / "edgebert" / "target"
 JAR = DEMO / "build" / "edgebert-jvm.jar"  # has Kotlin and Gson in it too
 MAVEN = ["mvn", "--quiet", "--batch-mode", "--offline", "--file", str(DEMO / "pom.xml")]

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+import edgebert
+
 
 def shared(tmp_path_factory: pytest.TempPathFactory, key: str, make: Callable[[Path], Any]) -> Any:
     """What `make` gives for a folder of its own, made once in a run of tests; it must be picklable.
@@ -28,3 +30,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory, key: str, make: Callable[[P
             folder.mkdir()
             done.write_bytes(pickle.dumps(make(folder)))
     return pickle.loads(done.read_bytes())
+
+
+def default_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `edgebert export` makes where nothing else is said; not to be changed."""
+    folder: Path = shared(tmp_path_factory, "default", lambda place: edgebert.export(out=place / "default").folder)
+    return folder

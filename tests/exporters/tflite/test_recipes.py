@@ -23,15 +23,15 @@ from edgebert.runtimes.tflite.layout import ITEM_NAMES
 
 pytestmark = pytest.mark.skipif(exporter.missing() is not None, reason=f"needs {exporter.missing()}")
 
-LENGTHS = (8, 16)
+LENGTHS = (16,)
 
 # The rows of the tolerance table, dB; what was seen on these models beside them.
 FLOORS = {"fp16": 45, "w8": 28, "w8a8-static": 14, "w4a8-dynamic": 10}
 CASES = [
-    ("squeezebert", "token-classification", "w8a8-static"),  # 29
     ("bert", "token-classification", "w4a8-dynamic"),  # 18
 ]
 SLOW = [
+    ("squeezebert", "token-classification", "w8a8-static"),  # 29
     ("squeezebert", "base", "fp16"),  # 65
     ("convbert", "sequence-classification", "w8"),  # 44
     ("bert", "masked-lm", "fp16"), ("convbert", "question-answering", "fp16"), ("rembert", "causal-lm", "fp16"),
@@ -64,12 +64,12 @@ def export(model: Model, recipe: str, path: Path, keep_float: tuple[str, ...] = 
 
 
 def answers(model: Model, path: Path) -> float:
-    """The lowest signal to noise of the file's outputs at both lengths, dB."""
+    """The lowest signal to noise of the file's outputs, dB."""
     session = runtime.open(path)
     noise = []
-    for tokens, length in ((16, 16), (11, 16), (7, 8)):
+    for tokens in (16, 11, 7):
         inputs = batch(tokens)
-        want, got = expected(model, inputs, length), session.run(inputs)
+        want, got = expected(model, inputs, LENGTHS[-1]), session.run(inputs)
         assert got.keys() == want.keys()
         noise += [sqnr(want[name], got[name]) for name in want]
     session.close()

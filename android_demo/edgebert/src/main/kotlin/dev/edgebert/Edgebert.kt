@@ -110,9 +110,10 @@ public class Edgebert private constructor(
     public fun answer(question: String, context: String, mayBeNone: Boolean = false): Span {
         only("question-answering")
         val longest = manifest.lengths.last()
-        checkWords(question)
+        val whole = words().encode(question, context)
+        checkWords(whole, question)
         val windows = words().windows(question, context, longest, min(longest / 2, manifest.reading.stride ?: 0))
-        val asked = Asked(windows, run(windows), truncated = false, tokenCount = words().encode(question, context).size)
+        val asked = Asked(windows, run(windows), truncated = false, tokenCount = whole.size)
         return span(context, asked, manifest.reading, mayBeNone)
     }
 
@@ -254,23 +255,26 @@ public class Edgebert private constructor(
 
     private fun vectors(vararg texts: String): Asked {
         only("sentence-embedding")
-        checkWords(*texts)
-        return ask(texts.map { manifest.prompt + it to null })
+        val prompted = manifest.prompt.isNotEmpty()
+        if (prompted) for (text in texts) checkWords(words().encode(text), text) // a prompt has words of its own
+        return ask(texts.map { manifest.prompt + it to null }, empty = prompted)
     }
 
     /** Runs texts and pairs, cut where they are too long; one without words is refused, unless it may be [empty]. */
     private fun ask(texts: List<Pair<String, String?>>, empty: Boolean = false): Asked {
         val longest = manifest.lengths.last()
-        if (!empty) for ((text, pair) in texts) checkWords(*listOfNotNull(text, pair).toTypedArray())
-        val whole = texts.map { (text, pair) -> words().encode(text, pair) }
+        val whole = texts.map { (text, pair) ->
+            words().encode(text, pair).also { if (!empty) checkWords(it, text, pair) }
+        }
         val given = whole.maxOf { it.size }
         val cut = if (given <= longest) whole else texts.map { (text, pair) -> words().encode(text, pair, longest) }
         return Asked(cut, run(cut), given > longest, given)
     }
 
-    private fun checkWords(vararg texts: String) {
-        for (text in texts) {
-            if (words().encode(text).size == 2) {
+    /** Throws where one of the texts, encoded whole, has nothing in it to answer for. */
+    private fun checkWords(encoding: Encoding, vararg texts: String?) {
+        for ((number, text) in texts.withIndex()) {
+            if (text != null && number !in encoding.sequences) {
                 throw EdgebertException("the text '${text.take(40)}' has no words: there is nothing to answer.")
             }
         }

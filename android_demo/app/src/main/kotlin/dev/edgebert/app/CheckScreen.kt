@@ -11,28 +11,16 @@ import dev.edgebert.CheckReport
 /** Whether this phone's kernels answer as torch does: each check with its decibels, and one verdict. */
 internal class CheckScreen(view: View, private val session: Session, private val share: (String) -> Unit) {
     private val context = view.context
-    private val working = WorkingView(view)
     private val result: ViewGroup = view.findViewById(R.id.check_result)
-    private var shown: Work<CheckReport>? = null
+    private val working = WorkingView<CheckReport>(view, result)
 
     init {
         view.findViewById<TextView>(R.id.check_text).setText(R.string.check_text)
     }
 
-    fun show() {
-        val work = session.checking
-        working.show(session, work, R.string.check_start, R.string.check_again, session::check)
-        if (work === shown) return
-        shown = work
-        result.removeAllViews()
-        result.show(work is Work.Done || work is Work.Failed || work is Work.Cancelled)
-        when (work) {
-            is Work.Done -> table(work.result)
-            is Work.Failed -> result.addText(work.why, R.style.Body).setTextColor(context.getColor(R.color.bad))
-            is Work.Cancelled -> result.addText(context.getString(R.string.cancelled), R.style.Soft)
-            is Work.Running, is Work.Idle -> Unit
-        }
-    }
+    fun show() = working.show(
+        session, session.checking, R.string.check_start, R.string.check_again, session::check, ::table,
+    )
 
     private fun table(report: CheckReport) {
         verdict(report)

@@ -13,9 +13,8 @@ internal class MeasureScreen(
     private val share: (String) -> Unit,
 ) {
     private val context = view.context
-    private val working = WorkingView(view)
     private val result: ViewGroup = view.findViewById(R.id.measure_result)
-    private var shown: Work<Measured>? = null
+    private val working = WorkingView<Measured>(view, result)
 
     init {
         view.findViewById<TextView>(R.id.phone).text =
@@ -37,20 +36,9 @@ internal class MeasureScreen(
         chip.contentDescription = context.getString(if (has) R.string.has else R.string.lacks, context.getString(name))
     }
 
-    fun show() {
-        val work = session.measuring
-        working.show(session, work, R.string.measure_start, R.string.measure_again, session::measure)
-        if (work === shown) return
-        shown = work
-        result.removeAllViews()
-        result.show(work is Work.Done || work is Work.Failed || work is Work.Cancelled)
-        when (work) {
-            is Work.Done -> table(work.result)
-            is Work.Failed -> result.addText(work.why, R.style.Body).setTextColor(context.getColor(R.color.bad))
-            is Work.Cancelled -> result.addText(context.getString(R.string.cancelled), R.style.Soft)
-            is Work.Running, is Work.Idle -> Unit
-        }
-    }
+    fun show() = working.show(
+        session, session.measuring, R.string.measure_start, R.string.measure_again, session::measure, ::table,
+    )
 
     private fun table(measured: Measured) {
         if (!phone.isReal) result.addText(context.getString(R.string.not_a_phone), R.style.Soft)

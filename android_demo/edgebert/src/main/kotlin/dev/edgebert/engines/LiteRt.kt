@@ -4,6 +4,7 @@ import dev.edgebert.EdgebertException
 import dev.edgebert.bundle.Manifest
 import org.tensorflow.lite.Interpreter
 import java.nio.ByteBuffer
+import java.nio.FloatBuffer
 
 /**
  * LiteRT's own `Interpreter`, for apps that have it already. Compiled against its interface; it has native code for
@@ -20,7 +21,7 @@ internal class LiteRt(file: ByteBuffer, private val manifest: Manifest, threads:
             val shape = interpreter.getOutputTensorFromSignature(spec.name, key).shape()
             spec.name to Tensor(shape, FloatArray(shape.fold(1, Int::times)))
         }
-        val buffers = outputs.mapValues { (_, tensor) -> java.nio.FloatBuffer.wrap(tensor.values) }
+        val buffers = outputs.mapValues { (_, tensor) -> FloatBuffer.wrap(tensor.values) }
         interpreter.runSignature(inputs.mapValues { (_, row) -> arrayOf(row) }, buffers, key)
         outputs
     }

@@ -8,6 +8,7 @@ import com.google.gson.Strictness
 import com.google.gson.stream.JsonReader
 import dev.edgebert.Edgebert
 import dev.edgebert.EdgebertException
+import java.io.ByteArrayOutputStream
 import java.io.File
 import java.io.IOException
 import java.io.InputStream
@@ -114,7 +115,7 @@ private fun ids(opened: Edgebert, texts: List<String>): String {
 
 /** Lines without their ends; of one that is too long its first [LINE] bytes. */
 private fun lines(stream: InputStream): Sequence<ByteArray> = sequence {
-    val line = java.io.ByteArrayOutputStream()
+    val line = ByteArrayOutputStream()
     while (true) {
         val byte = stream.read()
         if (byte < 0 && line.size() == 0) return@sequence
