@@ -22,7 +22,8 @@ from edgebert.cli.main import main
 BUILT = DEMO / "build"
 PICTURES = DEMO / "screenshots"
 
-OLDEST, LATEST = 26, 34  # API levels that Robolectric stands in for, on Java 17
+# API levels that Robolectric stands in for, on Java 17, and how far Maven goes. All of it has R8 shrink the app, too.
+LATEST, ALL = ("34", "package"), ("26,34", "verify")
 CLASSES = "sequence-classification"
 # Every task that a bundle can have, and what is asked of labels: name, task, family, what the config says.
 ASKED = [
@@ -56,13 +57,13 @@ def export_zips(place: Path) -> Path:
     return zips
 
 
-def run_all(place: Path, default: Path, zips: Path, level: int) -> dict[str, str]:
-    """What became of each test at an API level, run by Maven on a copy of the sources, which other tests build too."""
+def run_all(place: Path, default: Path, zips: Path, levels: str, phase: str) -> dict[str, str]:
+    """What became of each test at API levels, run by Maven on a copy of the sources, which other tests build too."""
     copy = place / "android_demo"
     shutil.copytree(DEMO, copy, ignore=shutil.ignore_patterns("target", "build", "screenshots"))
     bundles = [f"-Dbundle={default}", f"-Dedgebert.bundles={zips}"]
-    asked = [f"-Drobolectric.enabledSdks={level}", "-Dapk.skip", *bundles]
-    maven = ["mvn", "--quiet", "--batch-mode", "--projects", "app", "--also-make", "verify", *asked]
+    asked = [f"-Drobolectric.enabledSdks={levels}", "-Dapk.skip", *bundles]
+    maven = ["mvn", "--quiet", "--batch-mode", "--projects", "app", "--also-make", phase, *asked]
     told = subprocess.run(maven, cwd=copy, capture_output=True, text=True, check=False)
     found = {}
     for report in copy.glob("*/target/surefire-reports/TEST-*.xml"):
@@ -70,18 +71,18 @@ def run_all(place: Path, default: Path, zips: Path, level: int) -> dict[str, str
             bad = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
             found[f"{case.get('classname')}.{case.get('name')}"] = bad[0] if bad else "passed"
     assert found, told.stdout[-4000:] + told.stderr[-2000:]
-    if told.returncode == 0 and level == LATEST:
+    if told.returncode == 0:
         shutil.rmtree(BUILT / "screenshots", ignore_errors=True)
         shutil.copytree(copy / "build" / "screenshots", BUILT / "screenshots")
         shutil.copy(copy / "build" / "measure.json", BUILT)
     return found
 
 
-def run(tmp_path_factory: pytest.TempPathFactory, level: int) -> dict[str, str]:
+def run(tmp_path_factory: pytest.TempPathFactory, how: tuple[str, str]) -> dict[str, str]:
     if shutil.which("mvn") is None or shutil.which("javac") is None:
         pytest.skip("there is no mvn or no javac to run the app's tests by")
     default, zips = default_bundle(tmp_path_factory), shared(tmp_path_factory, "zips", export_zips)
-    found: dict[str, str] = shared(tmp_path_factory, f"app-{level}", lambda place: run_all(place, default, zips, level))
+    found: dict[str, str] = shared(tmp_path_factory, f"app-{how[1]}", lambda place: run_all(place, default, zips, *how))
     return found
 
 
@@ -90,14 +91,15 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return run(tmp_path_factory, LATEST)
 
 
-@pytest.mark.parametrize("level", quick([OLDEST, LATEST], [LATEST]))
-def test_every_test_of_library_and_app_passes(tmp_path_factory: pytest.TempPathFactory, level: int) -> None:
-    ran = run(tmp_path_factory, level)
+@pytest.mark.parametrize("how", [LATEST, pytest.param(ALL, marks=pytest.mark.slow)], ids=["latest", "all"])
+def test_every_test_of_library_and_app_passes(tmp_path_factory: pytest.TempPathFactory, how: tuple[str, str]) -> None:
+    ran = run(tmp_path_factory, how)
     assert {name: what for name, what in ran.items() if what != "passed"} == {}
     classes = {name.rpartition(".")[0].rpartition(".")[2].replace("(shrunk)", "") for name in ran}
-    tests = [path for module in ("edgebert", "app") for path in (DEMO / module / "src" / "test").rglob("*Test.kt")]
-    at_all = {path.stem for path in tests if f"\n@Config(sdk = [{LATEST}])" not in path.read_text()}
-    assert classes == (at_all if level == OLDEST else {path.stem for path in tests})
+    modules = [DEMO / module / "src" / "test" for module in ("edgebert", "app")]
+    shrunk = {"ByHandTest"} if how == LATEST else set()
+    assert classes == {path.stem for module in modules for path in module.rglob("*Test.kt")} - shrunk
+    assert how == LATEST or [name for name in ran if name.endswith("[26]")]
 
 
 def test_what_the_app_measured_is_read(

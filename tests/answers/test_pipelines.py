@@ -240,7 +240,7 @@ EVERY = [
 ]
 FEW = [
     ("squeezebert", "sequence-classification", "coreml", "fp32"),
-    ("convbert", "sentence-embedding", "onnx", "fp32"),
+    ("convbert", "sentence-embedding", "executorch", "fp32"),
     ("electra", "token-classification", "onnx", "w8a8-dynamic"),
     ("distilbert", "masked-lm", "executorch", "fp32"),
     ("rembert", "sequence-classification", "executorch", "w8a8-dynamic"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import bundles
 import pytest
 import templates
+from answering import save
 
 from edgebert.app import template
 from edgebert.bundle.manifest import NO_APP
@@ -32,7 +33,8 @@ def test_what_comes_next_is_an_app_where_it_takes_the_target(
     tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exported = ["export", "--target", "onnx", "--recipe", "fp32", "--lengths", "32", "--out", "my model", "--zip"]
+    tiny = str(save(tmp_path.with_name(f"{tmp_path.name}-tiny"), "sequence-classification"))
+    exported = ["export", tiny, "--target", "onnx", "--recipe", "fp32", "--lengths", "32", "--out", "my model", "--zip"]
     assert main(exported) == 0
     assert last(capsys) == 'next: edgebert predict my model "..."'
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my model", "my model.zip"]

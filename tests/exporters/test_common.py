@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiers import quick
 from tiny import visible
 
 import edgebert
@@ -34,7 +35,7 @@ def test_lengths_are_refused_before_weights_are_read(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("target", EXPORTERS)
+@pytest.mark.parametrize("target", quick(EXPORTERS, ["executorch"]))
 def test_an_export_checks_once(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked, check = [], EXPORTERS[target].check
     monkeypatch.setattr(EXPORTERS[target], "check", lambda *given: checked.append(given) or check(*given))
