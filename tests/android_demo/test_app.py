@@ -10,10 +10,10 @@ import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import jvm
 import pytest
 from answering import save, save_sentence_encoder
 from shared import default_bundle, shared
-from tiers import quick
 
 import edgebert
 from edgebert.app.template import CHECKOUT as DEMO
@@ -52,7 +52,7 @@ def export_zips(place: Path) -> Path:
     zips = place / "zips"
     zips.mkdir()
     for name, task, family, changes in ASKED:
-        exported(save(place / name, task, family, **changes), task, zips / name)
+        exported(save(place / name, task, family, num_hidden_layers=1, **changes), task, zips / name)
     exported(save_sentence_encoder(place / "sentence-embedding"), "sentence-embedding", zips / "sentence-embedding")
     return zips
 
@@ -60,9 +60,10 @@ def export_zips(place: Path) -> Path:
 def run_all(place: Path, default: Path, zips: Path, levels: str, phase: str) -> dict[str, str]:
     """What became of each test at API levels, run by Maven on a copy of the sources, which other tests build too."""
     copy = place / "android_demo"
-    shutil.copytree(DEMO, copy, ignore=shutil.ignore_patterns("target", "build", "screenshots"))
+    made = ("build", "screenshots", "androids", "test-classes", "surefire-reports")
+    shutil.copytree(DEMO, copy, ignore=shutil.ignore_patterns(*made))
     bundles = [f"-Dbundle={default}", f"-Dedgebert.bundles={zips}"]
-    asked = [f"-Drobolectric.enabledSdks={levels}", "-Dapk.skip", *bundles]
+    asked = [*jvm.options(), f"-Drobolectric.enabledSdks={levels}", "-Dapk.skip", *bundles]
     maven = ["mvn", "--quiet", "--batch-mode", "--projects", "app", "--also-make", phase, *asked]
     told = subprocess.run(maven, cwd=copy, capture_output=True, text=True, check=False)
     found = {}
@@ -79,8 +80,8 @@ def run_all(place: Path, default: Path, zips: Path, levels: str, phase: str) -> 
 
 
 def run(tmp_path_factory: pytest.TempPathFactory, how: tuple[str, str]) -> dict[str, str]:
-    if shutil.which("mvn") is None or shutil.which("javac") is None:
-        pytest.skip("there is no mvn or no javac to run the app's tests by")
+    if why := jvm.missing():
+        pytest.skip(why)
     default, zips = default_bundle(tmp_path_factory), shared(tmp_path_factory, "zips", export_zips)
     found: dict[str, str] = shared(tmp_path_factory, f"app-{how[1]}", lambda place: run_all(place, default, zips, *how))
     return found

@@ -67,7 +67,7 @@ def failed(checks: dict[str, list[Check]]) -> set[str]:
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("target", "recipe"), quick(PAIRS, QUICK))
+@pytest.mark.parametrize(("target", "recipe"), quick(PAIRS, QUICK[:1]))  # every export asks it of a right file
 @pytest.mark.parametrize("family", quick(MODELS, ["squeezebert"]))
 def test_a_right_file_passes(family: str, target: str, recipe: str, tmp_path: Path) -> None:
     model = visible(family, "sequence-classification")

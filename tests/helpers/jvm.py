@@ -11,8 +11,6 @@ from edgebert.app.template import CHECKOUT as DEMO
 TARGET = DEMO / "edgebert" / "target"
 JAR = DEMO / "build" / "edgebert-jvm.jar"  # has Kotlin and Gson in it too
 MAVEN = ["mvn", "--quiet", "--batch-mode", "--offline", "--file", str(DEMO / "pom.xml")]
-# What the compiler is asked anyway by `make app`, on modules that are packed.
-UNASKED = "-Danimal.sniffer.skip=true"
 
 
 def missing() -> str | None:
@@ -24,13 +22,20 @@ def missing() -> str | None:
     )
 
 
+def options() -> list[str]:
+    """Maven's, by which it takes the classes that `make app` left and checked, unless a source is newer."""
+    sources = [path for path in DEMO.glob("*/src/main/**/*") if path.is_file()]
+    old = max(path.stat().st_mtime for path in sources) > JAR.stat().st_mtime
+    return ["-Danimal.sniffer.skip", *([] if old else ["-Dmain.phase=none", "-Dmaven.clean.skip"])]
+
+
 def compiled() -> None:
     """Compiles the library's tests where a source is newer than they are; workers wait for one another."""
     with FileLock(DEMO / "build" / "test-classes.lock"):
         sources = [path for path in (DEMO / "edgebert" / "src").rglob("*") if path.is_file()]
         made = [path.stat().st_mtime for path in (TARGET / "test-classes").rglob("*.class")]
         if not made or max(path.stat().st_mtime for path in sources) > min(made):
-            subprocess.run([*MAVEN, "--projects", "edgebert", "--also-make", UNASKED, "test-compile"], check=True)
+            subprocess.run([*MAVEN, "--projects", "edgebert", "--also-make", *options(), "test-compile"], check=True)
 
 
 def command(main: str, *options: str) -> list[str]:

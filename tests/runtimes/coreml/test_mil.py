@@ -209,6 +209,7 @@ def packings() -> dict[str, tuple[str, Callable[[Any], Any]]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_packed_weights_are_what_coremltools_unpacks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import coremltools.optimize.coreml as cto
