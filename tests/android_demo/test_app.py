@@ -22,8 +22,9 @@ from edgebert.cli.main import main
 BUILT = DEMO / "build"
 PICTURES = DEMO / "screenshots"
 
-# API levels that Robolectric stands in for, on Java 17, and how far Maven goes. All of it has R8 shrink the app, too.
+# API levels that Robolectric stands in for on Java 17, and how far Maven goes: at last it has R8 shrink the app, too.
 LATEST, ALL = ("34", "package"), ("26,34", "verify")
+NOT_YET = {"TasksTest", "ByHandTest"}  # that the latest alone is not asked, nor are the zips made for it
 CLASSES = "sequence-classification"
 # Every task that a bundle can have, and what is asked of labels: name, task, family, what the config says.
 ASKED = [
@@ -57,13 +58,14 @@ def export_zips(place: Path) -> Path:
     return zips
 
 
-def run_all(place: Path, default: Path, zips: Path, levels: str, phase: str) -> dict[str, str]:
+def run_all(place: Path, default: Path, levels: str, phase: str) -> dict[str, str]:
     """What became of each test at API levels, run by Maven on a copy of the sources, which other tests build too."""
     copy = place / "android_demo"
     made = ("build", "screenshots", "androids", "test-classes", "surefire-reports")
     shutil.copytree(DEMO, copy, ignore=shutil.ignore_patterns(*made))
-    bundles = [f"-Dbundle={default}", f"-Dedgebert.bundles={zips}"]
-    asked = [*jvm.options(), f"-Drobolectric.enabledSdks={levels}", "-Dapk.skip", *bundles]
+    asked = [*jvm.options(), f"-Drobolectric.enabledSdks={levels}", "-Dapk.skip", f"-Dbundle={default}"]
+    if (levels, phase) == ALL:
+        asked.append(f"-Dedgebert.bundles={export_zips(place)}")
     maven = ["mvn", "--quiet", "--batch-mode", "--projects", "app", "--also-make", phase, *asked]
     told = subprocess.run(maven, cwd=copy, capture_output=True, text=True, check=False)
     found = {}
@@ -82,8 +84,8 @@ def run_all(place: Path, default: Path, zips: Path, levels: str, phase: str) -> 
 def run(tmp_path_factory: pytest.TempPathFactory, how: tuple[str, str]) -> dict[str, str]:
     if why := jvm.missing():
         pytest.skip(why)
-    default, zips = default_bundle(tmp_path_factory), shared(tmp_path_factory, "zips", export_zips)
-    found: dict[str, str] = shared(tmp_path_factory, f"app-{how[1]}", lambda place: run_all(place, default, zips, *how))
+    default = default_bundle(tmp_path_factory)
+    found: dict[str, str] = shared(tmp_path_factory, f"app-{how[1]}", lambda place: run_all(place, default, *how))
     return found
 
 
@@ -95,11 +97,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize("how", [LATEST, pytest.param(ALL, marks=pytest.mark.slow)], ids=["latest", "all"])
 def test_every_test_of_library_and_app_passes(tmp_path_factory: pytest.TempPathFactory, how: tuple[str, str]) -> None:
     ran = run(tmp_path_factory, how)
-    assert {name: what for name, what in ran.items() if what != "passed"} == {}
+    skipped = {"dev.edgebert.app.TasksTest.every task answers": "skipped"} if how == LATEST else {}
+    assert {name: what for name, what in ran.items() if what != "passed"} == skipped
     classes = {name.rpartition(".")[0].rpartition(".")[2].replace("(shrunk)", "") for name in ran}
     modules = [DEMO / module / "src" / "test" for module in ("edgebert", "app")]
-    shrunk = {"ByHandTest"} if how == LATEST else set()
-    assert classes == {path.stem for module in modules for path in module.rglob("*Test.kt")} - shrunk
+    assert classes | NOT_YET == {path.stem for module in modules for path in module.rglob("*Test.kt")}
+    assert how == LATEST or classes >= NOT_YET
     assert how == LATEST or [name for name in ran if name.endswith("[26]")]
 
 

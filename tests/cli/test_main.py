@@ -24,7 +24,7 @@ from edgebert.cli.main import main
 from edgebert.files import INTERRUPTS, new_folder
 from edgebert.models import MODELS
 
-INTERRUPTED = [(signal.SIGINT, "onnx"), (signal.SIGTERM, "tflite")]
+INTERRUPTED = [(signal.SIGTERM, "onnx")]
 MOUNTS = os.name == "posix" and os.geteuid() == 0 and shutil.which("mount") is not None
 
 

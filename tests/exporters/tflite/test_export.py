@@ -176,6 +176,7 @@ def test_facts_tell_what_stands_in_the_file(exported) -> None:
     session.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_a_second_length_shares_the_weights(tmp_path: Path) -> None:
     wide = visible("squeezebert", "question-answering", vocab_size=20_000)
