@@ -56,7 +56,7 @@ def main() -> int:
                 labels = labels_of(opened.run, inputs, f"{target} {recipe}")
             accuracy, agreement = (names[labels] == intents).mean(), (labels == reference).mean()
             # Core ML's file is a folder.
-            size = sum(said["bytes"] for name, said in manifest.files.items() if name.startswith("model")) / 1e6
+            size = manifest.model_bytes / 1e6
             table.add_row(target, recipe, f"{accuracy:.4f}", f"{agreement:.4f}", f"{size:.2f}")
     Console().print(table)
     return 0

@@ -11,8 +11,8 @@ from edgebert import bundle
 from edgebert.app.make import apk as make_app
 from edgebert.app.project import project as make_project
 from edgebert.artifact import Artifact
+from edgebert.bundle import hub, zipped
 from edgebert.bundle import proof as bundle_proof
-from edgebert.bundle import zipped
 from edgebert.bundle.manifest import Manifest
 from edgebert.bundle.opened import Bundle, look_into, open_bundle
 from edgebert.bundle.write import write_bundle
@@ -179,7 +179,7 @@ def export(
             source.model,
             how,
             fitting,
-            folder / f"model{SUFFIXES[target]}",
+            _place(folder / hub.model_file(target, recipe)),
             tuple(keep_float),
             samples if how.calibrated else [],
             in_half.factors,
@@ -195,6 +195,12 @@ def export(
         manifest = replace(manifest, peak_memory_bytes=peak_memory())
         manifest.write(folder)
     return Exported(final, manifest, report, zipped.write(final) if zip else None)
+
+
+def _place(path: Path) -> Path:
+    """A place to write to, with the folder that it stands in."""
+    path.parent.mkdir(exist_ok=True)
+    return path
 
 
 def _proven(

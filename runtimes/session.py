@@ -1,8 +1,8 @@
 """What every runtime offers: a Session over one model file, and the facts it reads from that file.
 
-Inputs are `input_ids`, `attention_mask`, `token_type_ids`, int32, (B, T). A file may be fixed to some lengths and to
-batch 1; a session takes any batch and any T up to the longest, pads on the right to the smallest length that fits, and
-cuts the outputs back to T.
+Inputs are `input_ids`, `attention_mask`, `token_type_ids`, int32 or int64, (B, T). A file may be fixed to some lengths
+and to batch 1; a session takes any batch and any T up to the longest, pads on the right to the smallest length that
+fits, and cuts the outputs back to T.
 """
 
 from collections import Counter
@@ -177,22 +177,26 @@ def refuse_edited(path: Path, seal: str | None) -> None:
 
 
 def check_inputs(inputs: Mapping[str, np.ndarray], longest: int | None) -> tuple[int, int]:
-    """Check names, dtype and shape of a batch.
+    """Check names, dtypes and shapes of a batch.
 
     Returns:
         B and T.
 
     Raises:
-        InputError: a name is missing or unknown, a dtype is not int32, shapes are not one (B, T), or T is too long.
+        InputError: a name is missing or unknown, a dtype is neither int32 nor int64, shapes are not one (B, T), T is
+            too long, or an int64 holds what no int32 does.
     """
     if set(inputs) != set(INPUTS):
         raise InputError(f"inputs {sorted(inputs)}; exactly {', '.join(INPUTS)} are needed.")
     shapes = {name: np.shape(value) for name, value in inputs.items()}
     if len(set(shapes.values())) != 1 or len(shapes["input_ids"]) != 2 or 0 in shapes["input_ids"]:
         raise InputError(f"input shapes {shapes}; one shape (batch, tokens) is needed for all three.")
-    wrong = {name: str(value.dtype) for name, value in inputs.items() if value.dtype != np.int32}
+    wrong = {name: str(value.dtype) for name, value in inputs.items() if value.dtype not in (np.int32, np.int64)}
     if wrong:
-        raise InputError(f"input dtypes {wrong}; int32 is needed: call .astype('int32') on ids that fit.")
+        raise InputError(f"input dtypes {wrong}; int32 or int64 is needed: call .astype('int32') on ids that fit.")
+    large = [name for name, value in inputs.items() if np.abs(value).max() > np.iinfo(np.int32).max]
+    if large:
+        raise InputError(f"{large[0]} has {inputs[large[0]].max()}, which no int32 holds: give ids of the vocabulary.")
     batch, tokens = shapes["input_ids"]
     if longest is not None and tokens > longest:
         raise InputError(
@@ -208,13 +212,16 @@ def run_rows(inputs: Mapping[str, np.ndarray], lengths: tuple[int, ...], run: Ca
     sentence's answer is not to depend on its neighbours.
 
     Args:
-        inputs: int32 arrays (B, T).
+        inputs: int32 or int64 arrays (B, T).
         lengths: the file's fixed lengths, ascending; empty when T is free.
-        run: runs one row, arrays of shape (1, L), at one of the lengths.
+        run: runs one row, int32 arrays of shape (1, L), at one of the lengths.
     """
     batch, tokens = check_inputs(inputs, lengths[-1] if lengths else None)
     length = next((fixed for fixed in lengths if fixed >= tokens), tokens)
-    padded = {name: np.pad(value, ((0, 0), (0, length - tokens))) for name, value in inputs.items()}
+    padded = {
+        name: np.pad(value, ((0, 0), (0, length - tokens))).astype(np.int32, copy=False)
+        for name, value in inputs.items()
+    }
     rows = [run({name: value[i : i + 1] for name, value in padded.items()}) for i in range(batch)]
     joined = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     return {name: out[:, :tokens] if has_token_axis(name, out.ndim) else out for name, out in joined.items()}

@@ -37,7 +37,7 @@ def application_id(given: str | None, folder: Path, manifest: Manifest) -> str:
 
 def _model(manifest: Manifest) -> str:
     """The model's file, or the first of several."""
-    return next(name for name in manifest.files if name.split("/")[0] == manifest.model_file)
+    return manifest.model_files[0]
 
 
 def name(given: str | None, folder: Path) -> str:

@@ -57,7 +57,7 @@ class Manifest:
         labels: names of the classes; empty where the task has none.
         reading: how logits become an answer, so that every app gives the same; the fields of
             `edgebert.answers.reading.Reading`, where each is explained.
-        model_file: name of the model file.
+        model_file: path of the model file in the folder, with / between its parts; for Core ML a folder itself.
         inputs: name, dtype and shape of each input at the longest length, -1 for a free axis.
         outputs: the same of each output.
         files: name to bytes and sha256 of every other file in the folder.
@@ -106,6 +106,17 @@ class Manifest:
     parity: dict[str, Any] | None
     tools: dict[str, str]
     notes: list[str]
+
+    @property
+    def model_files(self) -> tuple[str, ...]:
+        """The model file's entries in `files`: itself, or what is in it, and its external data."""
+        own = (self.model_file, f"{self.model_file}.data")
+        return tuple(name for name in self.files if name in own or name.startswith(f"{self.model_file}/"))
+
+    @property
+    def model_bytes(self) -> int:
+        """How large the model file is, external data included."""
+        return sum(self.files[name]["bytes"] for name in self.model_files)
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json`, sealed with its own hash."""
@@ -215,11 +226,11 @@ def look(folder: str | Path) -> tuple[Manifest, InputError | None]:
         try:
             _verify(folder, name, entry)
         except InputError as error:
-            if PurePosixPath(name).parts[:1] != (manifest.model_file,):
+            if name not in manifest.model_files:
                 raise
             changed = changed or error
-    for name in (manifest.model_file, GOLDEN):
-        if not any(file == name or file.startswith(f"{name}/") for file in manifest.files):
+    for name, listed in ((manifest.model_file, manifest.model_files), (GOLDEN, GOLDEN in manifest.files)):
+        if not listed:
             raise InputError(f"{folder / MANIFEST} does not list {name}: export the bundle again.")
     blank = content.replace(str(said).encode(), BLANK.encode(), 1)
     if said != hashlib.sha256(blank).hexdigest():

@@ -53,7 +53,7 @@ class Bundle:
     tokenizer: Tokenizer | None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Answer int32 arrays (B, T) of `input_ids`, `attention_mask`, `token_type_ids`.
+        """Answer int32 or int64 arrays (B, T) of `input_ids`, `attention_mask`, `token_type_ids`.
 
         T is padded to the smallest length that fits, and outputs are cut back to it.
 

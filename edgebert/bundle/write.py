@@ -7,6 +7,7 @@ from typing import Any
 
 from edgebert.answers import reading
 from edgebert.artifact import Artifact
+from edgebert.bundle import hub
 from edgebert.bundle.manifest import FORMAT, GOLDEN, NO_APP, SENTENCES, TOKENIZER, VERSION, Manifest, describe_files
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.files import sha256
@@ -33,6 +34,8 @@ def write_bundle(
 ) -> Manifest:
     """Write everything beside the model file; the manifest still without a report."""
     answers.save(folder / GOLDEN)
+    if target == "onnx":
+        hub.describe(folder, source, recipe.name, artifact.lengths[-1])
     if source.tokenizer is not None:
         source.tokenizer.save_json(folder / TOKENIZER)
         sentences.save(sentences.make(source.tokenizer), folder / SENTENCES)
@@ -68,7 +71,7 @@ def write_bundle(
         reading=asdict(
             reading.of(model.task, len(model.config.labels), source.raw_config, model.config.pooling.similarity)
         ),
-        model_file=artifact.path.name,
+        model_file=artifact.path.relative_to(folder).as_posix(),
         inputs=[asdict(spec) for spec in facts.inputs],
         outputs=[asdict(spec) for spec in facts.outputs],
         files=describe_files(folder),

@@ -57,26 +57,36 @@ class Checkpoint:
 
     def save(self, folder: str | Path, force: bool = False) -> Path:
         """Write a folder that transformers loads: `config.json`, `model.safetensors` and the tokenizer's files."""
+        with new_folder(Path(folder), force, "config.json") as staging:
+            _save(sentence.by_file(hf_tensors(self.model))[sentence.WEIGHTS], staging / sentence.WEIGHTS)
+            self.describe(staging)
+        return Path(folder)
+
+    def describe(self, folder: Path) -> None:
+        """Write the files of that folder but the encoder's weights; those of a sentence encoder's dense layers too."""
         family, task = self.model.family, self.model.task
         saved = "base" if task in HEADLESS else task
         architecture = next(name for name, of in family.architectures.items() if of == saved)
         config = {**self.raw_config, **_hf_config(self.model), "architectures": [architecture]}
-        with new_folder(Path(folder), force, "config.json") as staging:
-            (staging / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            try:
-                for name, tensors in sentence.by_file(hf_tensors(self.model)).items():
-                    (staging / name).parent.mkdir(exist_ok=True)
-                    save_file(tensors, staging / name, metadata={"format": "pt"})
-            except SafetensorError as error:  # what it makes of a full disk
-                raise InputError(f"{folder} cannot be written: {error}") from None
-            if task == "sentence-embedding":
-                width = len(self.model.encoder.get_submodule("layers")[0].get_parameter("norm.weight"))  # type: ignore
-                for name, content in sentence.written(self.model.config.pooling, width).items():
-                    (staging / name).parent.mkdir(exist_ok=True)
-                    (staging / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            if self.tokenizer is not None:
-                self.tokenizer.save(staging)
-        return Path(folder)
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if task == "sentence-embedding":
+            width = len(self.model.encoder.get_submodule("layers")[0].get_parameter("norm.weight"))  # type: ignore
+            for name, content in sentence.written(self.model.config.pooling, width).items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            for name, tensors in sentence.by_file(hf_tensors(self.model)).items():
+                if name != sentence.WEIGHTS:
+                    _save(tensors, folder / name)
+        if self.tokenizer is not None:
+            self.tokenizer.save(folder)
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    """Write a file of weights."""
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:  # what it makes of a full disk
+        raise InputError(f"{file} cannot be written: {error}") from None
 
 
 def load(

@@ -18,6 +18,7 @@ from edgebert.models.heads import SIMILARITIES, Dense, Pooling
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
 SETTINGS = "sentence_bert_config.json"
+WEIGHTS = "model.safetensors"
 LARGEST = 1 << 20  # bytes of modules.json
 WIDEST = 1 << 16  # of a dense layer
 
@@ -226,11 +227,11 @@ def _similarity(path: Path, raw: Mapping[str, Any]) -> str:
 
 def by_file(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Tensors under transformers' names by the file that they are saved in, dense layers beside their configs."""
-    files: dict[str, dict[str, Tensor]] = {"model.safetensors": {}}
+    files: dict[str, dict[str, Tensor]] = {WEIGHTS: {}}
     for name, tensor in tensors.items():
         number, dot, leaf = name.removeprefix("dense.").partition(".")
         if name.startswith("dense.") and dot:
-            files.setdefault(f"{int(number) + 2}_Dense/model.safetensors", {})[leaf] = tensor
+            files.setdefault(f"{int(number) + 2}_Dense/{WEIGHTS}", {})[leaf] = tensor
         else:
-            files["model.safetensors"][name] = tensor
+            files[WEIGHTS][name] = tensor
     return files

@@ -99,7 +99,7 @@ def exported(made: "Exported") -> None:
     modules(made.manifest)
     if told := made.manifest.graph["delegation"]:
         print(f"delegated: {told['text']}")
-    model_bytes = sum(said["bytes"] for name, said in made.manifest.files.items() if name.startswith("model"))
+    model_bytes = made.manifest.model_bytes
     lengths = ", ".join(map(str, made.manifest.lengths))
     peak = made.manifest.peak_memory_bytes
     memory = f", {peak / 1e9:.1f} GB of memory used" if peak else ""

@@ -113,10 +113,10 @@ def _of_bundle(path: Path, lengths: Sequence[int]) -> Subject:
     longest = manifest.lengths[-1]
     if over := [length for length in lengths if length > longest]:
         raise InputError(f"--lengths {over[0]}; {path} takes at most {longest} tokens: export it with more.")
-    size = sum(said["bytes"] for name, said in manifest.files.items() if name.startswith("model"))
     told = manifest.graph["delegation"]
     return Subject(
-        str(path), path / manifest.model_file, manifest.target, size, manifest.recipe, told["share"] if told else None,
+        str(path), path / manifest.model_file, manifest.target, manifest.model_bytes, manifest.recipe,
+        told["share"] if told else None,
         manifest.graph["ops"], tuple(lengths) or tuple(manifest.lengths), manifest,
         next(iter(manifest.graph["weight_bytes"]), None),
     )  # fmt: skip

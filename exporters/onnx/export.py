@@ -1,8 +1,11 @@
 """ONNX for ONNX Runtime: one file with a free batch and token axis, so that one graph serves every length.
 
-`fp16` stores and computes in half precision, with inputs int32 and outputs float32 as everywhere; where ONNX Runtime
-has no kernel in half precision, as mostly on x86, it computes that operator in float. Where half does not hold a
-model's numbers, as sample texts tell, it stores matrices in half and computes in float.
+Inputs are int64 with axes `batch_size` and `sequence_length`, as clients of Hugging Face's files feed them, and become
+int32 inside.
+
+`fp16` stores and computes in half precision, with outputs float32 as everywhere; where ONNX Runtime has no kernel in
+half precision, as mostly on x86, it computes that operator in float. Where half does not hold a model's numbers, as
+sample texts tell, it stores matrices in half and computes in float.
 
 For the recipes with integers see `quantizer.py`, and for operators that stand for slower ones `rewrites.py`.
 """
@@ -43,6 +46,7 @@ OPSET = 20
 # The first format with that opset, which ONNX Runtime 1.17 reads: https://onnx.ai/onnx/repo-docs/Versioning.html. What
 # came with later ones, types of 4 bits among it, is not used: two 4-bit numbers are a byte here.
 IR_VERSION = 9
+AXES = ("batch_size", "sequence_length")
 # A protobuf message ends at 2 GiB; what a graph adds to its weights, some 100 KB a layer, fits the margin many times.
 ONE_FILE = 2**31 - 2**26
 
@@ -199,10 +203,39 @@ def _widen_outputs(graph: Any) -> None:
             graph.outputs[i] = wide
 
 
+def _name_axes(graph: Any) -> None:
+    """Call the free axes what Hugging Face's exporter calls them; torch has numbers for them."""
+    import onnx_ir
+
+    names = dict(zip((str(size) for size in graph.inputs[0].shape), AXES, strict=True))
+    for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+        if value.shape is not None:
+            value.shape = onnx_ir.Shape([names.get(str(size), size) for size in value.shape])
+
+
+def _widen_inputs(graph: Any) -> None:
+    """Take inputs in int64, under their names, and cast them to the int32 that the graph computes with."""
+    import onnx_ir
+
+    first = graph[0]
+    for i, value in enumerate(list(graph.inputs)):
+        wide = onnx_ir.Input(value.name, value.shape, onnx_ir.TensorType(onnx_ir.DataType.INT64))
+        graph.inputs[i] = wide
+        if not value.uses():  # a family without token types takes them all the same
+            continue
+        cast = onnx_ir.node("Cast", [wide], {"to": int(onnx_ir.DataType.INT32)})
+        graph.insert_before(first, cast)
+        narrow = cast.outputs[0]
+        narrow.name, narrow.shape, narrow.type = f"{value.name}.int32", value.shape, value.type
+        value.replace_all_uses_with(narrow)
+
+
 def _finish(model: Any, source: Model, longest: int) -> None:
     """Take out what tells of this machine, and write in what the runtime asks for."""
     import onnx_ir.passes.common as passes
 
+    _name_axes(model.graph)
+    _widen_inputs(model.graph)
     passes.ClearMetadataAndDocStringPass()(model)  # stack traces with this machine's paths
     model.ir_version = IR_VERSION
     model.graph.name, model.producer_name, model.producer_version = "edgebert", PRODUCER, version("edgebert")

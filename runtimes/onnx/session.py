@@ -140,8 +140,9 @@ class OnnxSession:
         self._session = None
 
     def _row(self, row: Arrays) -> Arrays:
+        given = {spec.name: row[spec.name].astype(spec.dtype) for spec in self._facts.inputs}
         try:
-            values = self._session.run(None, row)
+            values = self._session.run(None, given)
         except Exception as error:  # its exceptions share no base class below Exception
             raise InputError(f"ONNX Runtime refuses this input: {file.first_line(error)}") from None
         return {spec.name: value for spec, value in zip(self._facts.outputs, values, strict=True)}
@@ -150,13 +151,14 @@ class OnnxSession:
         """Refuse a file that does not take edgebert's three inputs."""
         takes = {spec.name: spec for spec in self._facts.inputs}
         fits = set(takes) == set(INPUTS) and all(
-            spec.dtype == "int32" and len(spec.shape) == 2 and spec.shape[0] in (-1, 1) for spec in takes.values()
+            spec.dtype in ("int32", "int64") and len(spec.shape) == 2 and spec.shape[0] in (-1, 1)
+            for spec in takes.values()
         )
         if not fits:
             found = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in self._facts.inputs)
             raise InputError(
-                f"the file takes {found}; edgebert runs files that take {', '.join(INPUTS)}, int32 (batch, tokens). "
-                "Only its facts can be read."
+                f"the file takes {found}; edgebert runs files that take {', '.join(INPUTS)}, int32 or int64 (batch, "
+                "tokens). Only its facts can be read."
             )
 
 

@@ -70,7 +70,8 @@ def open_unrounded(path: Path) -> tuple[Unrounded, ...]:
     names = [value.name for value in session.get_outputs()]
 
     def run(inputs: Arrays) -> Arrays:
-        return dict(zip(names, session.run(names, {name: inputs[name] for name in INPUTS}), strict=True))
+        given = {name: inputs[name].astype(np.int64) for name in INPUTS}
+        return dict(zip(names, session.run(names, given), strict=True))
 
     return (Unrounded(run, exact=not rewrite.halves, by_tanh=rewrite.by_tanh),)
 
