@@ -97,6 +97,5 @@ def test_answers_like_torch(
 def test_int8_file_is_at_most_30_percent_of_fp32(made: Callable[[str, str], Path], target: str) -> None:
     sizes = {}
     for recipe in ("fp32", NEAREST[target]):
-        files = bundle.read(made(target, recipe)).files
-        sizes[recipe] = sum(entry["bytes"] for name, entry in files.items() if name.startswith("model"))
+        sizes[recipe] = bundle.read(made(target, recipe)).model_bytes
     assert sizes[NEAREST[target]] <= 0.30 * sizes["fp32"]

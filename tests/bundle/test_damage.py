@@ -38,12 +38,12 @@ from pathlib import Path
 import numpy as np
 from edgebert.errors import EdgebertError
 from edgebert.runtimes import RUNTIMES
-target, suffix = sys.argv[1:3]
+target, file = sys.argv[1:3]
 row = np.ones((1, 8), np.int32)
 inputs = {"input_ids": row, "attention_mask": row, "token_type_ids": row * 0}
 for folder in sys.stdin.read().split():
     try:
-        session = RUNTIMES[target].open(Path(folder) / f"model{suffix}", 1)
+        session = RUNTIMES[target].open(Path(folder) / file, 1)
         session.run(inputs)
         print(json.dumps([folder, "answered"]), flush=True)
     except EdgebertError as error:
@@ -64,8 +64,8 @@ def made(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pyt
     return edgebert.export(checkpoint, target=request.param, recipe="fp32", lengths=(8,), out=out, validate=False)
 
 
-def model_files(made: Exported) -> list[str]:
-    return [name for name in made.manifest.files if name.startswith("model")]
+def model_files(made: Exported) -> tuple[str, ...]:
+    return made.manifest.model_files
 
 
 def damaged(made: Exported, folder: Path, name: str, content: bytes) -> Path:
@@ -77,10 +77,10 @@ def damaged(made: Exported, folder: Path, name: str, content: bytes) -> Path:
     return folder
 
 
-def outcomes(target: str, folders: list[Path]) -> dict[str, str]:
+def outcomes(made: Exported, folders: list[Path]) -> dict[str, str]:
     """What came of opening and running each."""
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, target, SUFFIXES[target]],
+        [sys.executable, "-c", CHILD, made.manifest.target, made.manifest.model_file],
         input="\n".join(map(str, folders)), capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (done.returncode, done.stdout[-500:], done.stderr[-2000:])
@@ -90,7 +90,7 @@ def outcomes(target: str, folders: list[Path]) -> dict[str, str]:
 def test_a_whole_file_answers(made: Exported, tmp_path: Path) -> None:
     name = model_files(made)[0]
     whole = damaged(made, tmp_path / "whole", name, (made.folder / name).read_bytes())
-    assert outcomes(made.manifest.target, [whole]) == {str(whole): "answered"}
+    assert outcomes(made, [whole]) == {str(whole): "answered"}
 
 
 def test_no_flipped_bit_and_no_cut_gets_an_answer(made: Exported, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_no_flipped_bit_and_no_cut_gets_an_answer(made: Exported, tmp_path: Path
         for i, end in enumerate((0, 7, len(whole) // 3, len(whole) - 1)):
             folders.append(damaged(made, tmp_path / f"cut-{name.replace('/', '-')}-{i}", name, whole[:end]))
         folders.append(damaged(made, tmp_path / f"long-{name.replace('/', '-')}", name, whole[:64] + b"\xff" * 64))
-    found = outcomes(made.manifest.target, folders)
+    found = outcomes(made, folders)
     assert set(found) == set(map(str, folders))
     answered = [folder for folder, what in found.items() if not what.startswith("refused: ")]
     assert not answered

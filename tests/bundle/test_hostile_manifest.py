@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +13,14 @@ import numpy as np
 import pytest
 
 from edgebert import bundle
-from edgebert.bundle.manifest import SEAL, sealed
+from edgebert.answers.reading import ACTIVATIONS, Reading
+from edgebert.bundle.manifest import SCHEMA, SEAL, VERSION, Manifest, sealed
 from edgebert.bundle.opened import Bundle
 from edgebert.errors import InputError
+from edgebert.files import ASSETS
+from edgebert.models.heads import MODES, Pooling
+from edgebert.quantization.sizes import Touched
+from edgebert.runtimes.session import Spec
 from edgebert.tokenizers import tokenizer
 
 
@@ -39,23 +46,24 @@ REFUSED = [
     ({"family": "gpt2"}, "no gpt2 for sequence-classification is known here"),
     ({"task": "causal-lm"}, "no bert for causal-lm is known here"),
     ({"task": "question-answering"}, "labels are not its config's"),
-    ({"lengths": [0]}, "ascending positive integers are needed"),
-    ({"lengths": [10**9]}, "ascending positive integers are needed"),
+    ({"lengths": [0]}, r"lengths\[0\] must be bigger than or equal to 1"),
+    ({"lengths": [10**9]}, "ascending numbers of tokens are needed"),
     ({"vocab_size": 10**9}, "vocab_size, pad_id or labels are not its config's"),
-    ({"pad_id": -1}, "vocab_size, pad_id or labels are not its config's"),
+    ({"pad_id": -1}, "pad_id must be bigger than or equal to 0"),
+    ({"pad_id": 1 << 60}, "vocab_size, pad_id or labels are not its config's"),
     ({"labels": ["a"]}, "labels are not its config's"),
-    ({"labels": [1, 2]}, "labels is a list; "),
+    ({"labels": [1, 2]}, r"labels\[0\] must be string"),
     ({"config": {}}, "config does not hold what a bert's does"),
-    ({"inputs": [{"name": 3}]}, "inputs does not hold what belongs there"),
-    ({"outputs": [[]]}, "outputs is a list; "),
-    ({"modules": [{"name": "x"}]}, "modules does not hold what belongs there"),
-    ({"parts": {"head": "264"}}, "parts is a dict; "),
-    ({"graph": {}}, "graph does not hold what belongs there"),
-    ({"graph": {"nodes": 1, "ops": [], "weight_bytes": {}, "delegation": None}}, "graph does not hold"),
-    ({"parity": {"passed": "yes"}}, "parity does not hold what belongs there"),
-    ({"peak_memory_bytes": 1.5}, "peak_memory_bytes is a float"),
-    ({"tools": {"onnx": None}}, "tools is a dict; "),
-    ({"notes": "none"}, "notes is a str; "),
+    ({"inputs": [{"name": 3}]}, r"inputs\[0\] must contain \['dtype', 'shape'\] properties"),
+    ({"outputs": [[]]}, r"outputs\[0\] must be object"),
+    ({"modules": [{"name": "x"}]}, r"modules\[0\] must contain \['bytes_after', "),
+    ({"parts": {"head": "264"}}, "parts.head must be integer"),
+    ({"graph": {}}, r"graph must contain \['delegation', "),
+    ({"graph": {"nodes": 1, "ops": [], "weight_bytes": {}, "delegation": None}}, "graph.ops must be object"),
+    ({"parity": {"passed": "yes"}}, "parity.passed must be boolean"),
+    ({"peak_memory_bytes": 1.5}, "peak_memory_bytes must be integer or null"),
+    ({"tools": {"onnx": None}}, "tools.onnx must be string"),
+    ({"notes": "none"}, "notes must be array"),
     ({"parameters": 10**41}, "a number has 42 digits"),
     ({"files": {"a\0b": SAID}}, "cannot be read: embedded null"),
     ({"files": {"a" * 5000: SAID}}, "cannot be read: File name too long"),
@@ -80,7 +88,8 @@ def test_what_no_export_wrote_is_refused(made: Path, changes: dict[str, Any], te
 CONFIGS = [
     ({"hidden_size": 10**18}, r"manifest\.json: config\.json: hidden_size=1000000000000000000"),
     ({"type_vocab_size": "2"}, "type_vocab_size='2' in a BertConfig; a value of type int"),
-    ({"labels": "ab"}, "config does not hold what a bert's does"),
+    ({"labels": "ab"}, "config.labels must be array"),
+    ({"pooling": {}}, r"config.pooling must contain \['dense', "),
     ({"dropout": 1}, "config does not hold what a bert's does"),
 ]
 
@@ -115,3 +124,30 @@ def test_a_file_that_answers_another_task_is_told(made: Path) -> None:
             opened.predict("a")
     session = SimpleNamespace(run=lambda inputs: {"logits": np.zeros((1, 2), np.float32)})
     assert Bundle(made, manifest, session, words).predict("a")["label"] == "LABEL_0"  # type: ignore[arg-type]
+
+
+def test_the_schema_tells_every_field_that_is_written() -> None:
+    schema = json.loads((ASSETS / SCHEMA).read_bytes())
+    told = {field.name for field in fields(Manifest)} | {SEAL}
+    assert set(schema["properties"]) == set(schema["required"]) == told
+    assert schema["properties"]["version"]["const"] == VERSION
+    assert schema["$id"].endswith(f":{VERSION}")
+    for name, kind in (("reading", Reading), ("modules", Touched), ("inputs", Spec)):
+        said = schema["properties"][name]
+        assert set(said.get("items", said)["properties"]) == {field.name for field in fields(kind)}
+    assert schema["properties"]["reading"]["properties"]["activation"]["enum"] == list(ACTIVATIONS)
+    pooling = schema["properties"]["config"]["properties"]["pooling"]["properties"]
+    assert set(pooling) == {field.name for field in fields(Pooling)}
+    assert pooling["modes"]["items"]["enum"] == list(MODES)
+
+
+def described(schema: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Where in a schema nothing is said of a field."""
+    for name, said in schema.get("properties", {}).items():
+        if not said.get("description"):
+            yield f"{place}.{name}"
+        yield from described(said.get("items", said), f"{place}.{name}")
+
+
+def test_the_schema_says_what_each_field_is() -> None:
+    assert list(described(json.loads((ASSETS / SCHEMA).read_bytes()))) == []

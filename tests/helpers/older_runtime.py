@@ -39,7 +39,13 @@ def onnx(path: str) -> Callable[[int], Run]:
     options.add_session_config_entry("session.x64quantprecision", "1")  # see runtimes/onnx/session.py
     session = LIBRARY.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
-    return lambda _: lambda row: dict(zip(names, session.run(None, row), strict=True))
+    kinds = {value.name: value.type.removeprefix("tensor(").removesuffix(")") for value in session.get_inputs()}
+
+    def run(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        given = {name: value.astype(kinds[name]) for name, value in row.items()}
+        return dict(zip(names, session.run(None, given), strict=True))
+
+    return lambda _: run
 
 
 target, file = sys.argv[1:]

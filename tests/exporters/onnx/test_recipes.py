@@ -119,7 +119,7 @@ def test_what_became_of_each_weight_is_what_the_file_holds(exported, family, tas
 def test_half_precision_is_half_the_size_and_keeps_the_interface(exported):
     _, half = exported("bert", "masked-lm", "fp16")
     facts = runtime.open(half.path).facts()
-    assert [(s.name, s.dtype) for s in facts.inputs] == [(name, "int32") for name in INPUTS]
+    assert [(s.name, s.dtype) for s in facts.inputs] == [(name, "int64") for name in INPUTS]
     assert [(s.name, s.dtype, s.shape) for s in facts.outputs] == [("logits", "float32", (-1, -1, 120))]
     assert facts.weight_bytes.keys() == {"float16"}
     assert facts.metadata["edgebert.vocabulary"] == "120"
