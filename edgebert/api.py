@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,9 @@ from edgebert import bundle
 from edgebert.app.make import apk as make_app
 from edgebert.app.project import project as make_project
 from edgebert.artifact import Artifact
-from edgebert.bundle import hub, zipped
+from edgebert.bundle import card, hub, zipped
 from edgebert.bundle import proof as bundle_proof
-from edgebert.bundle.manifest import Manifest
+from edgebert.bundle.manifest import Manifest, describe_files
 from edgebert.bundle.opened import Bundle, look_into, open_bundle
 from edgebert.bundle.write import write_bundle
 from edgebert.checkpoints import checkpoint
@@ -192,9 +193,19 @@ def export(
             progress(f"compare with torch in the {target} runtime")
             report = _proven(folder, source, artifact, answers, how, samples, in_half, target)
             manifest = replace(manifest, parity=report.to_json())
-        manifest = replace(manifest, peak_memory_bytes=peak_memory())
+        card.write(folder, final.name, manifest, source.card, _example(folder, manifest))
+        manifest = replace(manifest, files=describe_files(folder), peak_memory_bytes=peak_memory())
         manifest.write(folder)
     return Exported(final, manifest, report, zipped.write(final) if zip else None)
+
+
+def _example(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
+    """What a bundle answers to an example for its task; None where it cannot be asked that."""
+    with open_bundle(folder) as opened:
+        try:
+            return opened.predict(*card.asked_of(manifest.task))
+        except InputError:  # no tokenizer, no [MASK] in it, or no room for the example
+            return None
 
 
 def _place(path: Path) -> Path:

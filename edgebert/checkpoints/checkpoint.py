@@ -16,7 +16,7 @@ from edgebert.checkpoints.sentence import Modules
 from edgebert.checkpoints.weights import BARE as HEADLESS
 from edgebert.checkpoints.weights import assemble, hf_tensors
 from edgebert.errors import InputError, Unsupported
-from edgebert.files import is_file, is_folder, new_folder, sha256
+from edgebert.files import is_file, is_folder, new_folder, read, sha256
 from edgebert.models import MODELS, Family, Model
 from edgebert.models import outline as outlined
 from edgebert.models.config import label_numbers, unread
@@ -26,6 +26,7 @@ from edgebert.tokenizers.tokenizer import Tokenizer
 # Bytes of weight files that a model may come with: doubles for each parameter, and what belongs to heads that are left
 # out. What has more is not this model's, and is not read into memory to say so.
 LARGEST_WEIGHT, BESIDE = 8, 1 << 30
+CARD, LONGEST_CARD = "README.md", 1 << 20  # bytes
 # The ends of names of layers with a row for each label.
 CLASSES = ("classifier.weight", "classifier.out_proj.weight")
 
@@ -41,6 +42,7 @@ class Checkpoint:
         raw_config: the `config.json` as it was read, for writing it out again.
         weights_sha256: of the weight files; for random weights, what made them.
         notes: what a careful reader wants to know: tied weights, tensors left out.
+        card: the folder's README.md, which has the licence of the weights; empty where there is none.
     """
 
     model: Model
@@ -49,6 +51,7 @@ class Checkpoint:
     raw_config: Mapping[str, Any]
     weights_sha256: str
     notes: tuple[str, ...]
+    card: str = ""
 
     @property
     def random(self) -> bool:
@@ -79,6 +82,16 @@ class Checkpoint:
                     _save(tensors, folder / name)
         if self.tokenizer is not None:
             self.tokenizer.save(folder)
+
+
+def _card(folder: Path) -> str:
+    """What a folder's README.md says; one that is no text, or too long to be read, says nothing."""
+    if not is_file(folder / CARD):
+        return ""
+    try:
+        return read(folder / CARD, LONGEST_CARD).decode("utf-8", "replace")
+    except InputError:
+        return ""
 
 
 def _save(tensors: dict[str, Tensor], file: Path) -> None:
@@ -144,7 +157,7 @@ def load(
     config = _named(config, stated.raw, tensors)
     model, notes = assemble(family, config, task, tensors, seed if random_head else None)
     notes = (*stated.notes, *notes)
-    return Checkpoint(model, words, str(source), stated.raw, sha256(*files), notes)
+    return Checkpoint(model, words, str(source), stated.raw, sha256(*files), notes, _card(folder))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

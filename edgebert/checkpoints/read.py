@@ -64,6 +64,7 @@ def _download(name: str) -> Path:
         "*_Dense/config.json",
         "*_Transformer/*.json",
         "adapter_config.json",
+        "README.md",
     ]
     try:
         folder = Path(snapshot_download(name, allow_patterns=wanted))

@@ -1,5 +1,7 @@
 """An ONNX bundle is a folder of Hugging Face's: its clients, and ONNX Runtime's for JavaScript, answer as edgebert."""
 
+import re
+import subprocess
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -13,6 +15,7 @@ from answering import TEXTS, labelled, save, save_sentence_encoder
 
 import edgebert
 from edgebert.answers.vectors import similarity
+from edgebert.bundle import card
 from edgebert.bundle.opened import Bundle
 
 pytestmark = [
@@ -227,3 +230,22 @@ def test_onnx_runtime_for_javascript(bundle: Callable[..., Path], client: str, n
     for key, value in wanted.items():
         got = np.array(told[key]["data"], np.float32).reshape(told[key]["dims"])
         assert got == pytest.approx(value, abs=NEAR if recipe == "fp32" else 0.05 * float(np.abs(value).max()))
+
+
+@pytest.mark.parametrize("name", ["default", "question-answering", "masked-lm", "mean", "minilm"])
+def test_the_bundles_own_readme_runs_in_javascript(bundle: Callable[..., Path], name: str) -> None:
+    folder = bundle(name)
+    (code,) = re.findall(r"```js\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    script = clients.JAVASCRIPT / f"{name}.mjs"
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run(["node", script], cwd=folder.parent, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with edgebert.open(folder) as opened:
+        texts = card.asked_of(opened.manifest.task)
+        if opened.manifest.task == "sentence-embedding":
+            numbers = [float(number) for number in re.findall(r"-?\d+\.\d+", done.stdout)]
+            assert numbers[:32] == pytest.approx(opened.embed(texts[0])["embedding"][:32], abs=NEAR)
+        elif opened.manifest.task == "question-answering":
+            assert "answer: '" in done.stdout
+        else:
+            assert f"'{opened.predict(*texts)['label']}'" in done.stdout
