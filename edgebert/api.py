@@ -1,7 +1,7 @@
 """The verbs of the command line as functions; the package offers `edgebert.load`, `edgebert.export` and so on."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from edgebert.app.project import project as make_project
 from edgebert.artifact import Artifact
 from edgebert.bundle import card, hub, zipped
 from edgebert.bundle import proof as bundle_proof
+from edgebert.bundle.diff import Difference, compare
 from edgebert.bundle.manifest import Manifest, describe_files
 from edgebert.bundle.opened import Bundle, look_into, open_bundle
 from edgebert.bundle.write import write_bundle
+from edgebert.catalog import FAMILIES, TASKS, check_pair, known
 from edgebert.checkpoints import checkpoint
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.checkpoints.trim import trim
@@ -32,26 +34,27 @@ from edgebert.gate.half import Half
 from edgebert.gate.parity import Run
 from edgebert.gate.sensitivity import Cost
 from edgebert.models.signature import Arrays
-from edgebert.preflight import TASKS, Asked, check_pair, known, preflight
+from edgebert.preflight import Asked, preflight
 from edgebert.profiling.gate import validate as validate_on_device
 from edgebert.profiling.profile import Profile, profile
 from edgebert.quantization.observers import Samples
 from edgebert.quantization.recipes import TARGET_RECIPES, Recipe
 from edgebert.quantization.samples import load_samples
 from edgebert.report import Report, Tolerance
+from edgebert.results import Table, megabytes
 from edgebert.runtimes import RUNTIMES, SUFFIXES
 from edgebert.runtimes.session import Facts
 
 __all__ = [
-    "Exported", "Profile", "export", "inspect", "load", "make_app", "make_project", "open", "profile", "rank_layers",
-    "validate",
+    "Exported", "Inspected", "Models", "Profile", "diff", "export", "inspect", "list_models", "load", "make_app",
+    "make_project", "open", "profile", "rank_layers", "validate",
 ]  # fmt: skip
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class Exported(Table):
     """What `export` made.
 
     Attributes:
@@ -65,6 +68,118 @@ class Exported:
     manifest: Manifest
     report: Report | None
     zip: Path | None = None
+
+    def __repr__(self) -> str:
+        told = f", {_worst(self.report):.1f} dB" if self.report else ", not compared with torch"
+        return f"Exported({str(self.folder)!r}, {_in_a_line(self.manifest)}{told})"
+
+    def flat(self) -> list[dict[str, Any]]:
+        """One row: what was made, how large it is, and its worst output's distance from torch."""
+        made = self.manifest
+        return [
+            {
+                "folder": str(self.folder),
+                "family": made.family,
+                "task": made.task,
+                "target": made.target,
+                "recipe": made.recipe,
+                "lengths": ", ".join(map(str, made.lengths)),
+                "size_mb": megabytes(made.model_bytes),
+                "sqnr_db": _worst(self.report) if self.report else None,
+            }
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        zipped = {} if self.zip is None else {"zip": str(self.zip)}
+        return {"folder": str(self.folder), "manifest": asdict(self.manifest)} | zipped
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected(Table):
+    """What `inspect` saw; `manifest, facts = inspect(path)` takes it apart.
+
+    Attributes:
+        manifest: of a bundle; None for a file alone.
+        facts: what the runtime says of the model file.
+    """
+
+    manifest: Manifest | None
+    facts: Facts
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.manifest, self.facts))
+
+    def __repr__(self) -> str:
+        told = f"{_in_a_line(self.manifest)}, " if self.manifest else ""
+        return f"Inspected({told}{self.facts.file_bytes / 1e6:.1f} MB, {self.facts.nodes} nodes, {self.facts.runtime})"
+
+    def flat(self) -> list[dict[str, Any]]:
+        """A row for each module of a bundle, or each weight of a file alone."""
+        if self.manifest is not None:
+            return [
+                {
+                    "module": module["name"],
+                    "type": module["type"],
+                    "part": module["part"],
+                    "parameters": module["parameters"],
+                    "dtype": module["dtype"],
+                    "size_mb": megabytes(module["bytes_after"]),
+                    "torch_size_mb": megabytes(module["bytes_before"]),
+                }
+                for module in self.manifest.modules
+            ]
+        return [
+            {"weight": one.name, "dtype": one.dtype, "shape": str(list(one.shape)), "size_mb": megabytes(one.bytes)}
+            for one in self.facts.weights
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"manifest": asdict(self.manifest) if self.manifest else None, "facts": asdict(self.facts)}
+
+
+@dataclass(frozen=True, slots=True)
+class Models(Table):
+    """The architectures that there are: name to paper, tasks and presets."""
+
+    models: Mapping[str, Mapping[str, Any]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.models)
+
+    def __repr__(self) -> str:
+        return f"Models({', '.join(self.models)})"
+
+    def flat(self) -> list[dict[str, Any]]:
+        """A row for each."""
+        return [
+            {"model": name, "paper": said["paper"]} | {key: ", ".join(said[key]) for key in ("tasks", "presets")}
+            for name, said in self.models.items()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return dict(self.models)
+
+
+def list_models() -> Models:
+    """The architectures that can be exported, each with its tasks, and its presets for `random_init`."""
+    return Models({
+        name: {"paper": family.paper, "tasks": list(family.tasks), "presets": list(family.presets)}
+        for name, family in FAMILIES.items()
+    })
+
+
+def _worst(report: Report) -> float:
+    """The lowest signal to error of a report's outputs, dB."""
+    return min(stats.sqnr_db for stats in report.outputs.values())
+
+
+def _in_a_line(manifest: Manifest) -> str:
+    """What a bundle is."""
+    size = f"{manifest.model_bytes / 1e6:.1f} MB"
+    return f"{manifest.family} for {manifest.task}, {manifest.target} {manifest.recipe}, {size}"
 
 
 def load(
@@ -192,7 +307,7 @@ def export(
         if validate:
             progress(f"compare with torch in the {target} runtime")
             report = _proven(folder, source, artifact, answers, how, samples, in_half, target)
-            manifest = replace(manifest, parity=report.to_json())
+            manifest = replace(manifest, parity=report.to_dict())
         card.write(folder, final.name, manifest, source.card, _example(folder, manifest))
         manifest = replace(manifest, files=describe_files(folder), peak_memory_bytes=peak_memory())
         manifest.write(folder)
@@ -298,7 +413,7 @@ def rank_layers(folder: str | Path, progress: Progress = lambda step: None) -> l
     return sensitivity.rank(source.model, batch, recipe, tolerance, progress)
 
 
-def inspect(path: str | Path) -> tuple[Manifest | None, Facts]:
+def inspect(path: str | Path) -> Inspected:
     """Read a bundle, or a model file that any tool made: its manifest if it has one, and the runtime's facts.
 
     A file that edgebert made and another tool edited is told of too, as what it is (`Facts.seal`).
@@ -311,13 +426,23 @@ def inspect(path: str | Path) -> tuple[Manifest | None, Facts]:
     # Some model files are folders themselves, so the ending comes first.
     target = next((target for target, suffix in SUFFIXES.items() if path.suffix == suffix), None)
     if target is None and path.is_dir():
-        return look_into(path)
+        return Inspected(*look_into(path))
     if target is None or not path.exists():
         kinds = ", ".join(SUFFIXES.values())
         raise InputError(f"{path}: no bundle and no model file; give a bundle's folder or a file ending in {kinds}.")
     if command := RUNTIMES[target].missing():
         raise MissingDependency(f"the {target} runtime is not installed: run {command}")
-    return None, RUNTIMES[target].facts(path)
+    return Inspected(None, RUNTIMES[target].facts(path))
+
+
+def diff(a: str | Path, b: str | Path) -> Difference:
+    """What differs between two bundles: what they say of themselves, files, sizes, and answers; both models are run.
+
+    Raises:
+        InputError: one of them is no bundle, or damaged.
+        MissingDependency: a runtime is not installed.
+    """
+    return compare(Path(a), Path(b))
 
 
 def _check_delegated(manifest: Manifest, wanted: float | None) -> None:

@@ -1,6 +1,9 @@
 """The errors a user can meet, and the exit code each one ends the command line with."""
 
-from edgebert.report import Report
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgebert.report import Report
 
 # Characters of a message that are kept from its beginning and from its end, where it says what to do.
 HEAD, TAIL = 3000, 500
@@ -55,7 +58,7 @@ class ParityFailed(EdgebertError):
 
     exit_code = 6
 
-    def __init__(self, message: str, report: Report) -> None:
+    def __init__(self, message: str, report: "Report") -> None:
         super().__init__(message)
         self.report = report
 

@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgebert.results import Table
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
@@ -66,8 +68,14 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Everything the gate saw."""
+class Report(Table):
+    """Everything the gate saw.
+
+    Attributes:
+        outputs: how far each output is from torch's.
+        checks: every question that was asked.
+        tolerance: what the outputs were held to.
+    """
 
     outputs: dict[str, ErrorStats]
     checks: tuple[Check, ...]
@@ -78,7 +86,20 @@ class Report:
         """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
-    def to_json(self) -> dict[str, Any]:
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name} {stats.sqnr_db:.1f} dB" for name, stats in self.outputs.items())
+        failed = ", ".join(check.name for check in self.checks if not check.passed)
+        return f"Report({told}, {f'FAILED: {failed}' if failed else f'all {len(self.checks)} checks passed'})"
+
+    def flat(self) -> list[dict[str, Any]]:
+        """A row for each output."""
+        return [
+            {"output": name, "passed": stats.within(self.tolerance), "least_sqnr_db": self.tolerance.min_sqnr_db}
+            | asdict(stats)
+            for name, stats in self.outputs.items()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
         """The report as plain values; an infinite ratio (equal to the last bit) becomes null."""
         outputs = {name: asdict(stats) for name, stats in self.outputs.items()}
         for stats in outputs.values():

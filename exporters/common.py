@@ -16,13 +16,14 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
-from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
+from edgebert.catalog import check_recipe
+from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency
 from edgebert.files import interrupts
 from edgebert.lowering import duplicate
 from edgebert.models import Model
 from edgebert.models.heads import SentenceEmbedding
 from edgebert.models.signature import INPUTS
-from edgebert.quantization.recipes import NOT_TAKEN, TARGET_RECIPES, Recipe
+from edgebert.quantization.recipes import Recipe
 
 # Norms' factors where none were chosen for the model, see `lowering/half_norms.py`.
 USUAL: Mapping[str, float] = MappingProxyType({})
@@ -56,13 +57,6 @@ def with_outputs(target: str, model: Model) -> Model:
     made = duplicate(model)
     made.head.states = True  # type: ignore[assignment]
     return made
-
-
-def check_recipe(target: str, recipe: str) -> None:
-    """Raise Unsupported, with the target's row and what to use instead, where it does not take the recipe."""
-    if recipe not in TARGET_RECIPES[target]:
-        takes = ", ".join(TARGET_RECIPES[target])
-        raise Unsupported(f"{target} does not take {recipe}; it takes {takes}. {NOT_TAKEN.get((target, recipe), '')}")
 
 
 def check_lengths(lengths: Sequence[int], positions: int) -> tuple[int, ...]:

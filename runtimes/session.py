@@ -142,6 +142,9 @@ class Facts:
     delegation: Delegation | None = None
     seal: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Facts({self.runtime}, {self.file_bytes / 1e6:.1f} MB, {self.nodes} nodes)"
+
     @property
     def weight_bytes(self) -> dict[str, int]:
         """Bytes of the weights by dtype, largest first."""

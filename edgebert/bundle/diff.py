@@ -10,6 +10,7 @@ from edgebert.bundle.opened import open_bundle
 from edgebert.errors import InputError
 from edgebert.gate import golden, parity
 from edgebert.report import ErrorStats, Tolerance
+from edgebert.results import Table
 
 # Told in a table of their own, or different between any two bundles.
 APART = ("files", "parity", "graph", "modules", "parts", "peak_memory_bytes")
@@ -18,7 +19,7 @@ PLAIN = Tolerance(40.0, 0.0, "two files side by side")
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Table):
     """What differs between bundles A and B.
 
     Attributes:
@@ -34,6 +35,23 @@ class Difference:
     parts: dict[str, tuple[int, int]]
     answers: dict[str, ErrorStats] | None
     why: str = ""
+
+    def __repr__(self) -> str:
+        told = [f"{len(self.fields)} fields", f"{len(self.files)} files"]
+        told += [f"{name} {stats.sqnr_db:.1f} dB apart" for name, stats in (self.answers or {}).items()]
+        return f"Difference({', '.join(told)})"
+
+    def flat(self) -> list[dict[str, Any]]:
+        """A row for each field, file, part and output."""
+        told = [("field", name, *pair) for name, pair in self.fields.items()]
+        told += [("file_bytes", name, *pair) for name, pair in self.files.items()]
+        told += [("weight_bytes", name, *pair) for name, pair in self.parts.items()]
+        told += [("sqnr_db", name, None, stats.sqnr_db) for name, stats in (self.answers or {}).items()]
+        return [{"what": what, "name": name, "a": a, "b": b} for what, name, a, b in told]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
 
 
 def compare(a: Path, b: Path) -> Difference:

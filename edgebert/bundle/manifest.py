@@ -7,6 +7,7 @@ inputs with torch's answers, and `golden.json` texts with their ids. The folder 
 import hashlib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +18,7 @@ from typing import Any
 import fastjsonschema
 
 from edgebert.errors import EdgebertError, InputError
-from edgebert.files import ASSETS, JSON_BYTES, check_file, is_file, parse_json, sha256
+from edgebert.files import ASSETS, JSON_BYTES, check_file, is_file, parse_json, read_json, sha256
 from edgebert.files import read as read_file
 from edgebert.models import MODELS
 from edgebert.models.config import LARGEST
@@ -68,6 +69,9 @@ class Manifest:
     parity: dict[str, Any] | None
     tools: dict[str, str]
     notes: list[str]
+
+    def __repr__(self) -> str:
+        return f"Manifest({self.family} for {self.task}, {self.target} {self.recipe}, {len(self.files)} files)"
 
     @property
     def model_files(self) -> tuple[str, ...]:
@@ -124,7 +128,7 @@ def look(folder: str | Path) -> tuple[Manifest, InputError | None]:
     """
     folder = Path(folder)
     if not is_file(folder / MANIFEST):
-        raise InputError(f"{folder} is no bundle: it has no {MANIFEST}. Make one with edgebert export --out {folder}.")
+        raise InputError(_no_bundle(folder))
     content = read_file(folder / MANIFEST, JSON_BYTES)
     raw = parse_json(content, folder / MANIFEST)
     if raw.get("format") != FORMAT:
@@ -153,6 +157,27 @@ def look(folder: str | Path) -> tuple[Manifest, InputError | None]:
     if said != hashlib.sha256(blank).hexdigest():
         raise InputError(f"{folder / MANIFEST} is damaged or was edited: export or copy the bundle again.")
     return manifest, changed
+
+
+def _no_bundle(folder: Path) -> str:
+    """What a folder is that is no bundle, and what to do."""
+    name = shlex.quote(str(folder))
+    if is_file(folder / "config.json"):
+        return f"{folder} is no bundle: it is a checkpoint, of which edgebert export {name} makes one"
+    if not folder.exists():
+        return f"{folder} is no bundle: nothing is there. Make one with edgebert export --out {name}"
+    return f"{folder} is no bundle: it has no {MANIFEST}. Make one with edgebert export --out BUNDLE"
+
+
+def said_source(folder: Path) -> str | None:
+    """What a folder, if it is a bundle of any version, says that it was exported from; None if it is none."""
+    if not is_file(folder / MANIFEST):
+        return None
+    try:
+        raw = read_json(folder / MANIFEST)
+    except InputError:
+        return None
+    return str(raw.get("source", "its checkpoint")) if raw.get("format") == FORMAT else None
 
 
 @cache

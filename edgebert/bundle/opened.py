@@ -52,6 +52,10 @@ class Bundle:
     session: Session
     tokenizer: Tokenizer | None
 
+    def __repr__(self) -> str:
+        said = self.manifest
+        return f"Bundle({str(self.folder)!r}, {said.family} for {said.task}, {said.target} {said.recipe})"
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Answer int32 or int64 arrays (B, T) of `input_ids`, `attention_mask`, `token_type_ids`.
 

@@ -53,6 +53,10 @@ class Checkpoint:
     notes: tuple[str, ...]
     card: str = ""
 
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        return f"Checkpoint({self.source!r}, {self.model.family.name} for {self.model.task}, {count:,} parameters)"
+
     @property
     def random(self) -> bool:
         """Whether the weights were drawn and not trained."""

@@ -1,13 +1,15 @@
 """The verbs `profile` and `device` of the command line."""
 
 import argparse
+import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from edgebert.catalog import known
 from edgebert.cli import render
 from edgebert.errors import InputError
-from edgebert.preflight import known
 from edgebert.profiling import plot
 from edgebert.profiling.profile import profile as measure
 from edgebert.profiling.rows import apart
@@ -25,6 +27,8 @@ def profile(arguments: argparse.Namespace, stop: Stop) -> int:
         return _list(arguments.json)
     if arguments.plot:
         plot.check(arguments.plot)
+    if arguments.csv and arguments.json:
+        raise InputError("--csv and --json: ask for one of them.")
     with render.Steps(0, arguments.json, stop) as steps:
         steps("look at the files")
         found = measure(
@@ -33,7 +37,12 @@ def profile(arguments: argparse.Namespace, stop: Stop) -> int:
             arguments.shared, steps,
         )  # fmt: skip
     if arguments.json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(found.to_dict()))
+    elif arguments.csv:
+        rows = found.flat()
+        table = csv.DictWriter(sys.stdout, rows[0])
+        table.writeheader()
+        table.writerows(rows)
     else:
         render.profile(apart(found.rows))
         for row in found.rows if arguments.per_op else ():
@@ -44,7 +53,7 @@ def profile(arguments: argparse.Namespace, stop: Stop) -> int:
             print(f"kept: {one}")
     if arguments.plot:
         plot.draw(apart(found.rows), arguments.plot)
-        if not arguments.json:
+        if not (arguments.json or arguments.csv):
             print(f"drew {arguments.plot}")
     return 0
 

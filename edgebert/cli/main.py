@@ -9,8 +9,12 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import shtab
+
+from edgebert import __version__
+from edgebert.catalog import TASKS, check_pair, known
 from edgebert.cli import render
 from edgebert.errors import EdgebertError, InputError, ParityFailed
 from edgebert.files import INTERRUPTS, read_json
@@ -18,13 +22,58 @@ from edgebert.files import INTERRUPTS, read_json
 if TYPE_CHECKING:
     from edgebert.bundle.opened import Bundle
 
-EXPORT_STEPS = 5
 COSTLIEST = 10  # modules that --sensitivity lists
+
+# What `--help` of a verb shows.
+EXAMPLES = {
+    "list": ("edgebert list --json",),
+    "export": (
+        "edgebert export -o assistant",
+        "edgebert export my-checkpoint --target onnx --recipe fp32 --lengths 32,128",
+        "edgebert export my-checkpoint --recipe w8a8-static --calibration texts.txt",
+        "edgebert export squeezebert-base --random-init --target executorch",
+    ),
+    "validate": ("edgebert validate assistant", "edgebert validate assistant --device pixel-4"),
+    "predict": (
+        'edgebert predict assistant "wake me up at half past six"',
+        'edgebert predict reader "where is it?" --pair "The house stands on a hill."',
+        "edgebert predict assistant --file texts.txt",
+    ),
+    "inspect": ("edgebert inspect assistant", "edgebert inspect model.tflite"),
+    "diff": ("edgebert diff assistant assistant-of-last-week",),
+    "app": ("edgebert app assistant -o assistant.apk", "edgebert app assistant --project MyApp"),
+    "profile": (
+        "edgebert profile assistant",
+        "edgebert profile assistant other.tflite --device host --device pixel-4 --lengths 32,128",
+        "edgebert profile assistant --csv > times.csv",
+    ),
+    "device": ("edgebert device list", "edgebert device setup pixel"),
+    "doctor": ("edgebert doctor",),
+    "cache": ("edgebert cache", "edgebert cache clear"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors are one line, told as any other."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError, with where help is."""
+        raise InputError(f"{message.rstrip('.')}; see {self.prog} --help")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code (see `edgebert --help`)."""
-    arguments = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    parser = _parser()
+    if not given:
+        parser.print_help()
+        return 0
+    try:
+        if not given[0].startswith("-"):
+            known("verb", given[0], EXAMPLES)
+        arguments = parser.parse_args(given)
+    except InputError as error:
+        return _fail(str(error), error.exit_code, "--json" in given)
     _interrupts.clear()
     for number in INTERRUPTS:
         # A hang-up that is ignored from the start is so by nohup.
@@ -78,16 +127,22 @@ def _fail(message: str, code: int, as_json: bool) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="edgebert",
         description="Put an efficient BERT-family encoder on a phone: exported, quantized, and proven equal to torch.",
         epilog="exit codes: 0 done, 2 bad usage or input, 3 a dependency is missing, 4 unsupported combination, "
         "5 conversion failed, 6 parity failed, 7 a budget was missed, 130 interrupted",
     )
+    parser.add_argument("--version", action="version", version=f"edgebert {__version__}")
+    shtab.add_argument_to(parser, "--completion", help="print what completes commands in a shell")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     def verb(name: str, run: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        sub = verbs.add_parser(
+            name, help=about, description=about[0].upper() + about[1:] + ".",
+            epilog="examples:\n" + "".join(f"  {example}\n" for example in EXAMPLES[name]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         sub.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
         sub.set_defaults(verb=run)
         return sub
@@ -112,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--lengths", type=_numbers, help="sequence lengths, such as 32,64,128 (the default where they fit)"
     )
-    sub.add_argument("--out", help="folder of the bundle (default: MODEL-TARGET-RECIPE here)")
+    sub.add_argument("-o", "--out", help="folder of the bundle (default: MODEL-TARGET-RECIPE here)")
     sub.add_argument("--zip", action="store_true", help="write the bundle as one file too, to be opened on a phone")
     sub.add_argument("--force", action="store_true", help="replace a bundle that is there already")
     sub.add_argument("--random-init", action="store_true", help="take the config alone, with random weights")
@@ -174,13 +229,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("action", choices=("list", "setup"), help="what to do")
     sub.add_argument("name", nargs="?", help="the device to set up: pixel")
     sub.add_argument("--sysroot", metavar="DIR", help="an aarch64 system to take instead of Debian's packages")
-    verb("doctor", doctor, "show what is installed, what each target needs, and how to get it")
+    verb("doctor", doctor, "show what works here, what is missing for each target, and how to get it")
+    sub = verb("cache", cache, "show what is kept between runs and how large it is, or clear it")
+    sub.add_argument("action", nargs="?", choices=("show", "clear"), default="show", help="(default: %(default)s)")
     return parser
 
 
 def _add_app(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("folder", help="the bundle, for tflite, or for onnx where the app has its library")
-    sub.add_argument("--out", metavar="APK", help="the app, to be written and signed")
+    sub.add_argument("-o", "--out", metavar="APK", help="the app, to be written and signed")
     sub.add_argument("--project", metavar="DIR", help="write a project for Android Studio in place of an app")
     sub.add_argument("--name", help="under the app's picture (default: the bundle's folder's name)")
     sub.add_argument(
@@ -226,6 +283,7 @@ def _add_profile(sub: argparse.ArgumentParser) -> None:
         help="show rows that the app on a phone shared, or that --json printed, beside (give it several times)",
     )  # fmt: skip
     sub.add_argument("--plot", metavar="FILE", help="draw latency against length and size into this .png, .svg or .pdf")
+    sub.add_argument("--csv", action="store_true", help="print each row's numbers as CSV, for a spreadsheet")
     sub.add_argument("--list-devices", action="store_true", help="show the devices there are, and do nothing else")
 
 
@@ -238,15 +296,14 @@ def _numbers(text: str) -> list[int]:
 
 def list_(arguments: argparse.Namespace) -> int:
     """Show models, tasks, targets and recipes."""
+    from dataclasses import asdict
+
+    from edgebert.catalog import FAMILIES
     from edgebert.cli import support
-    from edgebert.models import MODELS
     from edgebert.quantization.recipes import FLOORS, RECIPES, TARGET_RECIPES
 
     if arguments.json:
-        models = {
-            name: {"paper": family.paper, "tasks": list(family.heads), "presets": list(family.presets)}
-            for name, family in MODELS.items()
-        }
+        models = {name: asdict(family) for name, family in FAMILIES.items()}
         recipes = {name: recipe.about for name, recipe in RECIPES.items()}
         floors = {name: {recipe: FLOORS[name, recipe] for recipe in takes} for name, takes in TARGET_RECIPES.items()}
         told = {"models": models, "targets": TARGET_RECIPES, "recipes": recipes, "reasons": support.reasons()}
@@ -258,16 +315,21 @@ def list_(arguments: argparse.Namespace) -> int:
         print(f"no {reason}")
     for name, recipe in RECIPES.items():
         print(f"{name}: {recipe.about}")
-    print(f"presets for --random-init: {', '.join(preset for family in MODELS.values() for preset in family.presets)}")
+    presets = ", ".join(preset for family in FAMILIES.values() for preset in family.presets)
+    print(f"presets for --random-init: {presets}")
     print("next: edgebert export --target tflite")
     return 0
 
 
 def export(arguments: argparse.Namespace) -> int:
     """Export a model to a bundle."""
+    known("task", arguments.task or TASKS[0], TASKS)
+    check_pair(arguments.target, arguments.recipe)
+
     from edgebert import api
 
-    with render.Steps(EXPORT_STEPS, arguments.json, _interrupted) as steps:
+    count = 4 + arguments.validate + (arguments.trim_vocab is not None)
+    with render.Steps(count, arguments.json, _interrupted) as steps:
         made = api.export(
             model=arguments.model, task=arguments.task, target=arguments.target, recipe=arguments.recipe,
             lengths=arguments.lengths, out=arguments.out, force=arguments.force, random_init=arguments.random_init,
@@ -276,17 +338,19 @@ def export(arguments: argparse.Namespace) -> int:
             prompt=arguments.prompt, ignore_config=arguments.ignore_config, zip=arguments.zip, progress=steps,
         )  # fmt: skip
     if arguments.json:
-        from dataclasses import asdict
-
-        zipped = {} if made.zip is None else {"zip": str(made.zip)}
-        print(json.dumps({"folder": str(made.folder), "manifest": asdict(made.manifest)} | zipped))
+        print(json.dumps(made.to_dict()))
         return 0
     render.exported(made)
-    words = f'edgebert predict {made.folder} "..."' if "tokenizer.json" in made.manifest.files else None
-    here = words or f"edgebert inspect {made.folder}"
-    app = _to_an_app(str(made.folder), made.manifest.target, made.manifest.notes)
-    print(f"here: {here}\nnext: {app}" if app else f"next: {here}")
+    folder = shlex.quote(str(made.folder))
+    asked = f'predict {folder} "..."' if "tokenizer.json" in made.manifest.files else f"inspect {folder}"
+    print(f"here: edgebert {asked}")
+    print(f"next: {_onward(str(made.folder), made.manifest.target, made.manifest.notes)}")
     return 0
+
+
+def _onward(folder: str, target: str, notes: list[str]) -> str:
+    """The command that leads on from a bundle: to an app, or to its times."""
+    return _to_an_app(folder, target, notes) or f"edgebert profile {shlex.quote(folder)}"
 
 
 def _to_an_app(folder: str, target: str, notes: list[str]) -> str | None:
@@ -313,7 +377,7 @@ def validate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         ranked = {"sensitivity": [asdict(cost) for cost in costs]} if arguments.sensitivity else {}
         where = {"device": arguments.device} if arguments.device else {}
-        print(json.dumps(report.to_json() | where | ranked))
+        print(json.dumps(report.to_dict() | where | ranked))
     else:
         render.report(report)
     if costs and not arguments.json:
@@ -326,8 +390,7 @@ def validate(arguments: argparse.Namespace) -> int:
         raise ParityFailed(f"{arguments.folder} does not say what torch says: {failed}. Export it again.", report)
     if not arguments.json:
         told = read_json(Path(arguments.folder, "manifest.json"))
-        app = _to_an_app(arguments.folder, told["target"], told["notes"])
-        print(f"next: {app or f'edgebert inspect {arguments.folder}'}")
+        print(f"next: {_onward(arguments.folder, told['target'], told['notes'])}")
     return 0
 
 
@@ -382,32 +445,29 @@ def _answered(opened: "Bundle", arguments: argparse.Namespace, text: str, *own: 
 
 def inspect(arguments: argparse.Namespace) -> int:
     """Show what is in a bundle or a model file."""
-    from dataclasses import asdict
-
     from edgebert import api
     from edgebert.runtimes.session import WHOLE
 
-    manifest, facts = api.inspect(arguments.path)
+    found = api.inspect(arguments.path)
+    manifest, facts = found
     if arguments.json:
-        print(json.dumps({"manifest": asdict(manifest) if manifest else None, "facts": asdict(facts)}))
+        print(json.dumps(found.to_dict()))
         return 0
     if manifest is not None:
         render.manifest(manifest)
     render.facts(facts)
     if manifest is not None and facts.seal == WHOLE:
-        print(f"next: edgebert validate {arguments.path}")
+        print(f"next: edgebert validate {shlex.quote(arguments.path)}")
     return 0
 
 
 def diff(arguments: argparse.Namespace) -> int:
     """Show what differs between two bundles."""
-    from dataclasses import asdict
+    from edgebert import api
 
-    from edgebert.bundle.diff import compare
-
-    found = compare(Path(arguments.a), Path(arguments.b))
+    found = api.diff(arguments.a, arguments.b)
     if arguments.json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(found.to_dict()))
     else:
         render.difference(found)
     return 0
@@ -435,15 +495,30 @@ def device(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Show what is installed and what each target needs."""
-    from edgebert.cli.doctor import examine
+    """Show what works here, and how to get what does not."""
+    from edgebert.cli import cache as kept
+    from edgebert.cli.doctor import packages, verdicts
 
-    rows = examine()
+    told, there = verdicts(), kept.kept()
     if arguments.json:
-        print(json.dumps(rows))
+        from dataclasses import asdict
+
+        print(json.dumps({"verdicts": told, "packages": packages(), "cache": [asdict(one) for one in there]}))
         return 0
     render.table(
-        ("for", "package", "wanted", "installed", "to install"),
-        [(row["for"], row["package"], row["wanted"], row["installed"] or "-", row["install"]) for row in rows],
+        ("what", "works", "found", "to do"),
+        [(row["what"], "yes" if row["works"] else "no", row["found"], row["to_do"] or "-") for row in told],
     )
+    for one in there:
+        print(f"kept: {one.what}, {one.bytes / 1e6:.1f} MB in {one.path}")
+    wrong = [row for row in packages() if row["installed"] and not row["fits"]]
+    for row in wrong:
+        print(f"{row['package']} {row['installed']} is installed and {row['wanted']} is wanted: {row['install']}")
     return 0
+
+
+def cache(arguments: argparse.Namespace) -> int:
+    """Show what is kept between runs, or clear it."""
+    from edgebert.cli import cache as verb
+
+    return verb.cache(arguments)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from edgebert.models import MODELS
+from edgebert.catalog import FAMILIES, TASKS
 from edgebert.quantization.recipes import FLOORS, NOT_TAKEN, RECIPES, SEVERAL_LENGTHS, TARGET_RECIPES
 
 # What to use in place of a task that a family lacks.
@@ -13,11 +13,10 @@ Rows = list[tuple[str, ...]]
 
 def tasks() -> Rows:
     """Head row and rows: which families have which task, and what to use with the others."""
-    names = dict.fromkeys(task for family in MODELS.values() for task in family.heads)
-    having = {task: [name for name, family in MODELS.items() if task in family.heads] for task in names}
+    having = {task: [name for name, family in FAMILIES.items() if task in family.tasks] for task in TASKS}
     rows = [
-        (task, "all" if len(having[task]) == len(MODELS) else ", ".join(having[task]), INSTEAD.get(task, "-"))
-        for task in names
+        (task, "all" if len(names) == len(FAMILIES) else ", ".join(names), INSTEAD.get(task, "-"))
+        for task, names in having.items()
     ]
     return [("task", "families", "elsewhere"), *rows]
 

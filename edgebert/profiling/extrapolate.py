@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import torch
 
 from edgebert import bundle
+from edgebert.catalog import check_pair
 from edgebert.checkpoints import checkpoint
 from edgebert.errors import EdgebertError, InputError, MissingDependency
 from edgebert.exporters import EXPORTERS
 from edgebert.exporters.common import USUAL
 from edgebert.models import MODELS, Model
-from edgebert.preflight import check_pair
 from edgebert.profiling.rows import Row, ranked, row
 from edgebert.profiling.subject import Progress, Subject, inputs_of
 from edgebert.profiling.subject import subject as look_at

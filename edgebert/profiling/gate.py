@@ -9,10 +9,10 @@ import numpy as np
 from edgebert import bundle
 from edgebert.bundle import proof
 from edgebert.bundle.manifest import Manifest
+from edgebert.catalog import check_pair
 from edgebert.errors import InputError
 from edgebert.gate import golden, half, parity
 from edgebert.models.signature import INPUTS, Arrays, has_token_axis
-from edgebert.preflight import check_pair
 from edgebert.profiling.subject import Progress, devices, subject
 from edgebert.report import Report
 from edgebert.runtimes import RUNTIMES

@@ -59,7 +59,7 @@ class Operators:
     rows: tuple[Operator, ...]
     note: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
 

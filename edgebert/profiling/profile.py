@@ -14,6 +14,7 @@ from edgebert.profiling.rows import row as row_of
 from edgebert.profiling.subject import Progress, Subject, inputs_of
 from edgebert.profiling.subject import devices as open_devices
 from edgebert.profiling.subject import subject as look_at
+from edgebert.results import Table
 from edgebert.runtimes.devices import correction
 from edgebert.runtimes.devices.correction import Calibration
 from edgebert.runtimes.devices.device import PHONE, Job
@@ -21,7 +22,7 @@ from edgebert.runtimes.devices.pixel.phones import PHONES
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(Table):
     """What `profile` found.
 
     Attributes:
@@ -34,11 +35,21 @@ class Profile:
     operators: list[Operators]
     calibrations: list[Calibration]
 
-    def to_json(self) -> dict[str, Any]:
+    def __repr__(self) -> str:
+        times = [row.median_ms for row in self.rows if row.median_ms is not None]
+        devices = ", ".join(dict.fromkeys(row.found.device for row in self.rows))
+        told = f", {min(times):.3g} to {max(times):.3g} ms" if times else ""
+        return f"Profile({len(self.rows)} rows on {devices or 'no device'}{told})"
+
+    def flat(self) -> list[dict[str, Any]]:
+        """Each row's numbers side by side."""
+        return [row.flat() for row in self.rows]
+
+    def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {
-            "rows": [row.to_json() for row in self.rows],
-            "operators": [one.to_json() for one in self.operators],
+            "rows": [row.to_dict() for row in self.rows],
+            "operators": [one.to_dict() for one in self.operators],
             "calibrations": [asdict(one) for one in self.calibrations],
         }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgebert.errors import InputError
 from edgebert.profiling.subject import Progress, Subject, inputs_of
+from edgebert.results import megabytes
 from edgebert.runtimes.devices import correction
 from edgebert.runtimes.devices.device import Device, Job, Measurement
 from edgebert.runtimes.session import Spec
@@ -66,7 +67,32 @@ class Row:
         counted: int | None = self.found.machine.get("instructions")
         return self.found.estimate.instructions if self.found.estimate else counted
 
-    def to_json(self) -> dict[str, Any]:
+    def flat(self) -> dict[str, Any]:
+        """The row's numbers side by side, with their units; None for those that the device does not tell."""
+        steady, peak = self.found.latency, self.found.peak_bytes
+        timed = self.median_ms is not None
+        return {
+            "file": self.file,
+            "recipe": self.recipe,
+            "device": self.found.device,
+            "how": self.found.how,
+            "tokens": self.length,
+            "threads": self.found.threads,
+            "median_ms": self.median_ms,
+            "low_ms": self.band_ms[0] if timed else None,
+            "high_ms": self.band_ms[1] if timed else None,
+            "p90_ms": steady.p90_ms if steady else None,
+            "runs": steady.runs if steady else None,
+            "ratio": self.ratio,
+            "load_ms": self.found.load_ms,
+            "first_ms": self.found.first_ms,
+            "memory_mb": None if peak is None else megabytes(peak),
+            "size_mb": megabytes(self.file_bytes),
+            "delegated": self.delegated,
+            "instructions": self.instructions,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
         """Plain values; what the device told stands among them by its own names."""
         own = {key: value for key, value in asdict(self).items() if key != "found"}
         return own | asdict(self.found)

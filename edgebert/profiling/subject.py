@@ -8,10 +8,10 @@ import numpy as np
 
 from edgebert import bundle
 from edgebert.bundle.manifest import Manifest
+from edgebert.catalog import known
 from edgebert.errors import InputError, MissingDependency, Unsupported
 from edgebert.gate import golden
 from edgebert.models.signature import INPUTS
-from edgebert.preflight import known
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.devices import device_names, open_device
 from edgebert.runtimes.devices.device import RUNTIME_OF, Device, Job

@@ -19,8 +19,8 @@ from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassif
 
 import edgebert
 from edgebert.bundle.opened import Bundle
+from edgebert.catalog import asked_recipe
 from edgebert.models import MODELS
-from edgebert.preflight import asked_recipe
 from edgebert.quantization.recipes import TARGET_RECIPES
 
 pytestmark = pytest.mark.parity

@@ -16,7 +16,7 @@ import edgebert
 from edgebert import bundle
 from edgebert.app.template import CHECKOUT
 from edgebert.bundle import card
-from edgebert.preflight import TASKS
+from edgebert.catalog import TASKS
 
 CLASSES = "sequence-classification"
 CARD = "---\nlanguage: en\nlicense: other\nlicense_name: 'Our Own'\n---\n\n# A model\nIts data is by {{ them }}.\n"

@@ -171,7 +171,7 @@ def test_a_bundle_says_from_which_runtime_on_it_runs_and_an_older_one_is_refused
 
 
 def test_no_bundle_no_answer(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is no bundle: it has no manifest\.json"):
+    with pytest.raises(InputError, match=r"is no bundle: it has no manifest\.json. Make one with edgebert export"):
         edgebert.open(tmp_path)
 
 

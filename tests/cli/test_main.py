@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,16 +14,20 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import bundles
 import pytest
 import tiny
 from safetensors.torch import load_file, save_file
 from tiers import quick
 
+import edgebert
 from edgebert.bundle.manifest import SEAL, sealed
 from edgebert.checkpoints.checkpoint import Checkpoint
-from edgebert.cli.main import main
+from edgebert.cli import doctor
+from edgebert.cli.main import EXAMPLES, _parser, main
 from edgebert.files import INTERRUPTS, new_folder
 from edgebert.models import MODELS
+from edgebert.quantization.recipes import TARGET_RECIPES
 
 INTERRUPTED = [(signal.SIGTERM, "onnx")]
 MOUNTS = os.name == "posix" and os.geteuid() == 0 and shutil.which("mount") is not None
@@ -65,11 +70,47 @@ def test_list_as_json_is_the_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_doctor_names_what_installs_a_target(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    torch = next(row for row in rows if row["package"] == "torch")
+    told = json.loads(capsys.readouterr().out)
+    torch = next(row for row in told["packages"] if row["package"] == "torch")
     assert torch["installed"].startswith("2.13.")
+    assert torch["fits"]
+    works = {row["what"]: row["works"] for row in told["verdicts"]}
+    assert set(TARGET_RECIPES) | {"simulated Pixels", "phones at a cable", "edgebert app"} <= set(works)
+    assert works["tflite"]
+    assert set(told) == {"verdicts", "packages", "cache"}
+
+
+def test_doctor_tells_a_package_of_the_wrong_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = doctor._version
+    versions = {"onnx": "1.2.3", "coremltools": None}
+    monkeypatch.setattr(doctor, "_version", lambda name: versions[name] if name in versions else found(name))
+    assert main(["doctor", "--json"]) == 0
+    told = {row["what"]: row for row in json.loads(capsys.readouterr().out)["verdicts"]}
+    assert (told["onnx"]["works"], told["onnx"]["to_do"]) == (False, 'pip install "edgebert[onnx]"')
+    assert "coremltools is missing" in told["coreml"]["found"]
     assert main(["doctor"]) == 0
-    assert "edgebert[tflite]" in capsys.readouterr().out.replace("\n", "").replace("│", "").replace(" ", "")
+    assert "onnx 1.2.3 is installed and ==1.23.* is wanted" in capsys.readouterr().out
+
+
+def test_a_cache_is_told_and_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["cache"]) == 0
+    assert capsys.readouterr().out == "nothing is kept\n"
+    (tmp_path / "edgebert/pixel/root").mkdir(parents=True)
+    (tmp_path / "edgebert/pixel/root/a").write_bytes(b"\0" * 2_000_000)
+    (tmp_path / "edgebert/calibration.json").write_text("{}")
+    assert main(["cache", "--json"]) == 0
+    kept = {one["what"]: one["bytes"] for one in json.loads(capsys.readouterr().out)["kept"]}
+    assert kept == {"the simulated Pixels' system": 2_000_000, "ratios of phones to their simulations": 2}
+    assert main(["cache", "clear"]) == 0
+    told = capsys.readouterr().out
+    assert "(2.0 MB); it comes back by: edgebert device setup pixel" in told
+    assert "calibration.json, which was measured" in told
+    assert [path.name for path in (tmp_path / "edgebert").iterdir()] == ["calibration.json"]
 
 
 BAD = [
@@ -109,10 +150,76 @@ def test_bad_usage_is_one_line_and_its_exit_code(
     assert json.loads(capsys.readouterr().out)["exit_code"] == code
 
 
-def test_unknown_flag_is_bad_usage() -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["export", "--quantise"])
-    assert caught.value.code == 2
+def test_alone_it_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "usage: edgebert" in capsys.readouterr().out
+
+
+def test_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"edgebert {edgebert.__version__}\n"
+
+
+def test_every_verb_has_examples_that_its_parser_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, lines in EXAMPLES.items():
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        told = capsys.readouterr().out
+        for line in lines:
+            assert line in told
+            _parser().parse_args(shlex.split(line.partition(" > ")[0])[1:])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_verbs_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--completion", shell])
+    told = capsys.readouterr().out
+    for word in ("export", "validate", "--keep-float", "--device"):
+        assert word in told
+
+
+def test_what_is_said_before_anything_heavy_is_imported() -> None:
+    """A listing, a slip in a name, help: without torch, which takes seconds."""
+    for words in ("list", "exprot", "export --target tflte", "export --recipe fp23", "export --task nre", "--help", ""):
+        code = f"import sys; from edgebert.cli.main import main; sys.argv[1:] = {words.split()}\n"
+        code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+UNUSABLE = [
+    (["export", "--quantise"], "unrecognized arguments: --quantise; see edgebert --help"),
+    (["export", "--lengths", "a"], "argument --lengths: 'a' is not a list of numbers such as 32,64,128; see edgebert"),
+    (["exprot"], "verb 'exprot' is not known; did you mean export?"),
+    (["validate"], "the following arguments are required: folder; see edgebert validate --help"),
+    (["device", "lits"], "invalid choice: 'lits'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), UNUSABLE)
+def test_bad_usage_is_one_line_and_one_document(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--json"]) == 2
+    told = capsys.readouterr()
+    assert text in told.err
+    assert told.err.count("\n") == 1
+    assert text in json.loads(told.out)["error"]
+
+
+def test_a_bundle_and_a_checkpoint_are_told_from_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Checkpoint(tiny.visible("bert", "base"), None, "x", {}, "", ()).save(tmp_path / "my model")
+    assert main(["predict", "my model", "hello"]) == 2
+    assert "it is a checkpoint, of which edgebert export 'my model' makes one" in capsys.readouterr().err
+    (tmp_path / "made").mkdir()
+    bundles.write(tmp_path / "made")
+    assert main(["export", str(tmp_path / "made")]) == 2
+    assert "is a bundle already, and a checkpoint is exported: ask it with edgebert predict" in capsys.readouterr().err
 
 
 def test_missing_extra_is_exit_3_with_the_command(

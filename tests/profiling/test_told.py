@@ -48,7 +48,7 @@ def machine(**changes: Any) -> dict[str, Any]:
 def test_a_row_of_the_app_is_a_row(tmp_path: Path) -> None:
     (row,) = told.load(save(tmp_path / "phone.json", ROW))
     assert row.found.how == PHONE
-    assert row.to_json() == json.loads(json.dumps(ROW)) | {
+    assert row.to_dict() == json.loads(json.dumps(ROW)) | {
         "delegated": 1.0, "notes": (), "inputs": ({**SPEC, "shape": (1, 32)},),
         "outputs": ({**SPEC, "dtype": "float32", "shape": (1, 32)},),
     }  # fmt: skip
