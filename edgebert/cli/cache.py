@@ -47,7 +47,7 @@ def cache(arguments: argparse.Namespace) -> int:
         print(json.dumps({"kept": [asdict(one) for one in there if one not in gone]} | named))
         return 0
     for one in gone:
-        print(f"removed {one.path} ({one.bytes / 1e6:.1f} MB); it comes back by: {one.comes_back.removeprefix('run ')}")
+        print(f"removed {one.path} ({one.bytes / 1e6:.1f} MB); it comes back by: {one.comes_back}")
     left = [one for one in there if one not in gone]
     if left and not clears:
         rows = [

@@ -6,7 +6,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from edgebert.catalog import TARGET_RECIPES
+from edgebert.quantization.recipes import TARGET_RECIPES
 
 # The extras a user chooses from; each is a target, a file format to read, or what signs an app.
 EXTRAS = (*TARGET_RECIPES, "hub", "tf", "plot", "app")
