@@ -2,12 +2,15 @@
 
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from edgebert.api import Exported
     from edgebert.bundle.diff import Difference
     from edgebert.bundle.manifest import Manifest
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from edgebert.runtimes.session import Facts, Spec
 
 WIDE = 150
+NARROW = 24  # characters that a column is not folded below
+NUMBER = re.compile(r"-?[\d,]+(\.\d+)?(e[+-]?\d+)?( ?(%|ms|s|M|G|kB|MB|GB|dB|to [\d.]+))?|equal|[\d.]+ of \d+")
+AMPLE = 3.0  # dB above what is asked, from which on it is good
 TENSORS = 8  # how many of a file's largest tensors are listed
 
 
@@ -59,8 +65,9 @@ class Steps:
         if self.status is not None:
             self.status.stop()
             self.status = None
+        if self.done and not self.quiet:
             seconds = time.perf_counter() - self.began
-            print(f"{self.text}: {'done' if ok else 'stopped'} after {seconds:.1f} s", file=sys.stderr)
+            print(f"{self.text}: {'done' if ok else 'stopped'} after {seconds:.1f} s", file=sys.stderr, flush=True)
 
     def __enter__(self) -> "Steps":
         return self
@@ -70,24 +77,48 @@ class Steps:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], wide: bool = False) -> None:
-    """Print a table.
+    """Print a table, numbers to the right; where the terminal is too narrow for its columns, row below row.
 
     Args:
         head: titles.
         rows: cells.
-        wide: with many columns: a file or pipe, which has no width of its own, gets lines of 150 characters.
+        wide: with many columns: a file or pipe, which has no width of its own, gets lines of 150 characters. Columns in
+            which no row has anything are left out.
     """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    made = Table()
-    for title in head:
-        made.add_column(title, overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(cell) for cell in row))  # Text, for [tflite] in a cell is no markup
+    columns = list(zip(head, *rows, strict=True))
+    if wide:
+        columns = [column for column in columns if set(column[1:]) != {"-"}]
     width = WIDE if wide and not sys.stdout.isatty() and "COLUMNS" not in os.environ else None
-    Console(width=width).print(made)
+    console = Console(width=width)
+    if sum(min(max(map(len, column)), NARROW) + 3 for column in columns) > console.width:
+        _below_one_another(console, columns)
+        return
+    made = Table()
+    for title, *cells in columns:
+        made.add_column(title, overflow="fold", justify="right" if all(map(_is_number, cells)) else "left")
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        made.add_row(*(Text(cell) for cell in row))  # Text, for [tflite] in a cell is no markup
+    console.print(made)
+
+
+def _below_one_another(console: "Console", columns: Sequence[Sequence[str]]) -> None:
+    """Each row as lines of its own, a title and a cell in each."""
+    from rich.text import Text
+
+    widest = max(len(column[0]) for column in columns)
+    for place in range(1, len(columns[0])):
+        for column in columns:
+            console.print(Text(f"{column[0]:<{widest}}  {column[place]}"))
+        console.print()
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell is a number, with a unit or without, or stands in for one."""
+    return cell == "-" or NUMBER.fullmatch(cell) is not None
 
 
 def exported(made: "Exported") -> None:
@@ -114,6 +145,13 @@ def exported(made: "Exported") -> None:
 def report(report: "Report") -> None:
     """Print what the gate saw."""
     _errors(report.outputs)
+    worst, least = min(stats.sqnr_db for stats in report.outputs.values()), report.tolerance.min_sqnr_db
+    if math.isfinite(worst):
+        word = "good" if worst >= least + AMPLE else "fair" if worst >= least else "poor"
+        print(
+            f"SQNR is how many times the answer outweighs the error: {worst:.1f} dB is an error of "
+            f"{10 ** (-worst / 20):.2%}, {word} for this recipe, which is held to {least:.1f} dB."
+        )
     for check in report.checks:
         print(f"[{'ok' if check.passed else 'FAILED'}] {check.name}: {check.detail}")
 

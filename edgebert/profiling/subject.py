@@ -132,7 +132,7 @@ def inputs_of(one: Subject, length: int | None, folder: Path) -> Path | None:
     """
     if one.manifest is None or length is None:
         return None
-    whole = one.model.parent / bundle.GOLDEN
+    whole = Path(one.name) / bundle.GOLDEN  # of a bundle, by whose folder it goes
     if length in one.manifest.lengths:
         return whole
     batches = golden.load(whole).batches
