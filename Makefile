@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUNDLE := build/default-tflite-w8a8-dynamic
 
-.PHONY: export app java test test-all floors lint clean
+.PHONY: export app java test test-all clients floors lint clean
 
 export: $(VENV)/.tflite
 	$(BIN)/edgebert export --target tflite --out $(BUNDLE) --force
@@ -48,6 +48,10 @@ $(VENV)/.oracle: $(VENV)/.test
 	$(BIN)/pip install --quiet --target build/transformers-4 --no-deps --upgrade "transformers==4.57.*" "tokenizers==0.22.*" "huggingface_hub==0.36.*"
 	$(BIN)/pip install --quiet --target build/androguard --no-deps --upgrade "androguard==4.1.*" "apkInspector==1.3.*" "asn1crypto==1.5.*" "colorama==0.4.*" "loguru==0.7.*" "lxml>=5" "mutf8==1.*"
 	touch $@
+
+# Environments with clients of Hugging Face's folders, which a test of the slow tier asks; see tests/helpers/clients.py.
+clients: $(VENV)/.test
+	$(BIN)/python tests/helpers/clients.py
 
 # Environments with older runtimes, which a test of the slow tier asks; see tests/helpers/floors.py.
 floors: $(VENV)/.test

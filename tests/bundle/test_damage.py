@@ -141,7 +141,7 @@ def edited(made: Exported, folder: Path) -> Path:
 def test_an_edited_file_is_told_of_with_its_facts_and_not_run(
     made: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, target = api.inspect(model_of(made))[1], made.manifest.target
+    whole, target = api.inspect(model_of(made)).facts, made.manifest.target
     bundle = edited(made, tmp_path / "bundle")
     bare = bundle / made.manifest.model_file
     assert whole.seal == WHOLE
@@ -180,9 +180,9 @@ def test_a_whole_file_of_another_bundle_is_an_edit_and_other_files_must_be_whole
 
     copy = Path(shutil.copytree(made.folder, tmp_path / "copy"))
     other = edgebert.load(made.manifest.source).model.random_init(3)
-    EXPORTERS["onnx"].export(other, RECIPES["fp32"], (8,), copy / "model.onnx")
-    assert api.inspect(copy / "model.onnx")[1].seal == WHOLE
-    assert api.inspect(copy)[1].seal == EDITED
+    EXPORTERS["onnx"].export(other, RECIPES["fp32"], (8,), copy / made.manifest.model_file)
+    assert api.inspect(copy / made.manifest.model_file).facts.seal == WHOLE
+    assert api.inspect(copy).facts.seal == EDITED
     (copy / "golden.npz").write_bytes(b"another")
     with pytest.raises(InputError, match=r"golden\.npz is not the file that was exported"):
         api.inspect(copy)
@@ -205,7 +205,7 @@ def test_whatever_became_of_a_file_is_told_or_refused(made: Exported, tmp_path: 
     """As damage, which the seal tells, and as the file of another tool, which has none."""
     target, rng = made.manifest.target, np.random.default_rng(1)
     plain = wrong.change(target, model_of(made), tmp_path / f"plain{SUFFIXES[target]}", wrong.UNSEALED[target])
-    assert api.inspect(plain)[1].seal is None
+    assert api.inspect(plain).facts.seal is None
     names, files = model_files(made), []
     for i in range(100):
         if what == "scrambled":
@@ -222,7 +222,7 @@ from edgebert import bundle as bundles
 from edgebert.errors import EdgebertError
 for path in sys.stdin.read().split():
     try:
-        print(json.dumps([path, api.inspect(path)[1].seal]), flush=True)
+        print(json.dumps([path, api.inspect(path).facts.seal]), flush=True)
     except EdgebertError as error:
         print(json.dumps([path, f"refused: {error}"]), flush=True)
 """

@@ -36,7 +36,13 @@ def copy(made: Path, tmp_path: Path) -> Path:
 
 def test_manifest_tells_the_whole_story(made: Path) -> None:
     manifest = bundle.read(made)
-    assert sorted(path.name for path in made.iterdir()) == ["golden.npz", "manifest.json", "model.pte"]
+    assert sorted(path.name for path in made.iterdir()) == [
+        "README.md",
+        "golden.npz",
+        "labels.txt",
+        "manifest.json",
+        "model.pte",
+    ]
     assert (manifest.family, manifest.task, manifest.target) == ("bert", "sequence-classification", "executorch")
     assert manifest.lengths == [8, 16]
     assert [entry["name"] for entry in manifest.inputs] == ["input_ids", "attention_mask", "token_type_ids"]

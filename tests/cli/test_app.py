@@ -36,13 +36,14 @@ def test_what_comes_next_is_an_app_where_it_takes_the_target(
     tiny = str(save(tmp_path.with_name(f"{tmp_path.name}-tiny"), "sequence-classification"))
     exported = ["export", tiny, "--target", "onnx", "--recipe", "fp32", "--lengths", "32", "--out", "my model", "--zip"]
     assert main(exported) == 0
-    assert last(capsys) == 'next: edgebert predict my model "..."'
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2:] == ["here: edgebert predict 'my model' \"...\"", "next: edgebert profile 'my model'"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my model", "my model.zip"]
     with zipfile.ZipFile("my model.zip") as archive:
         assert json.loads(archive.read("my model/golden.json"))["sentences"]
     assert main(["validate", "my model"]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[-1] == "next: edgebert inspect my model"
+    assert told[-1] == "next: edgebert profile 'my model'"
     assert "[ok] golden sentences become their ids: 65 texts" in told
     assert main(["app", "my model", "--out", "a.apk"]) == 4
     assert "has no library that runs onnx files" in capsys.readouterr().err

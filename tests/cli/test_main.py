@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -242,8 +243,10 @@ def test_the_whole_way_by_command(
     made = run("export", "--target", "executorch", "--recipe", "fp32", "--lengths", "32", "--out", "out", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert "[ok] a damaged model is caught" in made.stdout
-    following = made.stdout.splitlines()[-1]
-    assert following == 'next: edgebert predict out "..."'
+    assert made.stdout.splitlines()[-2:] == ['here: edgebert predict out "..."', "next: edgebert profile out"]
+    steps = [line for line in made.stderr.splitlines() if line.startswith("[5/5]")]
+    assert len(steps) == 2, "the last step's beginning and end"
+    assert re.fullmatch(r"\[5/5\] compare .*: done after [\d.]+ s", steps[1])
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
     answer = run("predict", "out", "wake me up at half past six tomorrow", "--json", cwd=tmp_path)

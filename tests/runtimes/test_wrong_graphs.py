@@ -30,7 +30,7 @@ import json, resource, sys, time
 resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
 from edgebert import api
 from edgebert.errors import EdgebertError
-look = {"inspect": lambda path: api.inspect(path)[1].nodes, "profile": lambda path: api.profile([path], runs=1)}
+look = {"inspect": lambda path: api.inspect(path).facts.nodes, "profile": lambda path: api.profile([path], runs=1)}
 for path in sys.stdin.read().splitlines():
     began = time.monotonic()
     try:
@@ -85,7 +85,7 @@ def test_a_wrong_graph_is_refused_in_one_line_or_told_as_it_stands(target: str, 
     assert {what for what in files if "range" in what or what == "an unknown type"} - {"memory out of range"} <= refused
     if target != "coreml":  # whose operators' parameters are looked at when one is evaluated
         assert "an operator without inputs" in refused
-    right = inspect(tmp_path / f"right{SUFFIXES[target]}")[1]
+    right = inspect(tmp_path / f"right{SUFFIXES[target]}").facts
     assert right.seal is None
     assert right.nodes == {"tflite": 1, "onnx": 3, "executorch": 1, "coreml": 1}[target]
 
