@@ -35,7 +35,6 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "entities": lambda folder: save(folder, "token-classification", **labelled("O", "B-PER", "I-PER", "B-LOC")),
     "question-answering": lambda folder: save(folder, "question-answering"),
     "masked-lm": lambda folder: save(folder, "masked-lm"),
-    "multiple-choice": lambda folder: save(folder, "multiple-choice"),
     "mean": save_sentence_encoder,
     "cls": lambda folder: save_sentence_encoder(folder, modes="cls", normalize=False),
     "dense": lambda folder: save_sentence_encoder(folder, dense=16),
@@ -165,13 +164,6 @@ def test_labels_of_ones_own(bundle: Callable[..., Path]) -> None:
     wanted = ours(folder, entailed)
     (told,) = clients.ask("transformers.js", "zero-shot-classification", folder, [(TEXTS[4], labels)])
     assert dict(zip(told["labels"], told["scores"], strict=True)) == pytest.approx(wanted, abs=NEAR)
-
-
-def test_choices(bundle: Callable[..., Path]) -> None:
-    folder = bundle("multiple-choice")
-    wanted = ours(folder, lambda opened: opened.choose(TEXTS[1], *TEXTS[2:4])["logits"])
-    ((told,),) = clients.ask("optimum", "multiple-choice", folder, [[(TEXTS[1], choice) for choice in TEXTS[2:4]]])
-    assert told == pytest.approx(wanted, abs=NEAR)
 
 
 def test_a_cross_encoder(bundle: Callable[..., Path]) -> None:

@@ -92,7 +92,7 @@ def test_a_bundle_with_a_step_that_the_phone_lacks_says_so(
     note = f"{NO_APP}: its tokenizer has a "
     told = capsys.readouterr().out.splitlines()
     assert [line for line in told if line.startswith(note)]
-    assert told[-1].startswith("next: edgebert predict")
+    assert told[-1].startswith("next: edgebert profile")
     raw = json.loads((tmp_path / "out/manifest.json").read_text())
     assert [one for one in raw["notes"] if one.startswith(note) and "normalizer Precompiled" in one]
     with pytest.raises(Unsupported, match="its tokenizer has a"):

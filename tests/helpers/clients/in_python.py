@@ -20,7 +20,6 @@ def optimum(task: str, bundle: Path, file: str, asked: list[Any]) -> Any:
         "token-classification": ("ORTModelForTokenClassification", {}),
         "question-answering": ("ORTModelForQuestionAnswering", {}),
         "fill-mask": ("ORTModelForMaskedLM", {}),
-        "multiple-choice": ("ORTModelForMultipleChoice", None),
         "feature-extraction": ("ORTModelForFeatureExtraction", None),
     }
     kind, how = kinds[task]
@@ -31,8 +30,6 @@ def optimum(task: str, bundle: Path, file: str, asked: list[Any]) -> Any:
             words([one] if isinstance(one, str) else [list(pair) for pair in one], return_tensors="pt", padding=True)
             for one in asked
         ]
-        if task == "multiple-choice":
-            given = [{name: value[None] for name, value in one.items()} for one in given]
         return [next(iter(model(**one).values())).tolist() for one in given]
     ask = pipeline(task, model=model, tokenizer=words)
     if task == "question-answering":
