@@ -197,9 +197,11 @@ def check_inputs(inputs: Mapping[str, np.ndarray], longest: int | None) -> tuple
     wrong = {name: str(value.dtype) for name, value in inputs.items() if value.dtype not in (np.int32, np.int64)}
     if wrong:
         raise InputError(f"input dtypes {wrong}; int32 or int64 is needed: call .astype('int32') on ids that fit.")
-    large = [name for name, value in inputs.items() if np.abs(value).max() > np.iinfo(np.int32).max]
-    if large:
-        raise InputError(f"{large[0]} has {inputs[large[0]].max()}, which no int32 holds: give ids of the vocabulary.")
+    held = np.iinfo(np.int32)
+    for name, value in inputs.items():
+        if value.dtype != np.int32 and not held.min <= value.min() <= value.max() <= held.max:
+            odd = value.max() if value.max() > held.max else value.min()
+            raise InputError(f"{name} has {odd}, which no int32 holds: give ids of the vocabulary.")
     batch, tokens = shapes["input_ids"]
     if longest is not None and tokens > longest:
         raise InputError(

@@ -140,7 +140,7 @@ class OnnxSession:
         self._session = None
 
     def _row(self, row: Arrays) -> Arrays:
-        given = {spec.name: row[spec.name].astype(spec.dtype) for spec in self._facts.inputs}
+        given = {spec.name: row[spec.name].astype(spec.dtype, copy=False) for spec in self._facts.inputs}
         try:
             values = self._session.run(None, given)
         except Exception as error:  # its exceptions share no base class below Exception

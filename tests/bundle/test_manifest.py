@@ -78,6 +78,7 @@ BAD_INPUTS = [
     ({"input_ids": np.full((1, 4), -1, np.int32)}, "input_ids from -1 to -1"),
     ({"input_ids": np.full((1, 4), 3, np.int16)}, "int32 or int64 is needed"),
     ({"attention_mask": np.full((1, 4), 1 << 40, np.int64)}, "attention_mask has 1099511627776, which no int32 holds"),
+    ({"attention_mask": np.full((1, 4), -1 << 63, np.int64)}, "attention_mask has -9223372036854775808, which no"),
     ({"input_ids": np.full((1, 5), 3, np.int32)}, "one shape"),
     ({"input_ids": np.full((1, 0), 3, np.int32)}, "one shape"),
 ]
