@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path, PurePath
@@ -81,7 +82,8 @@ def write(folder: Path, name: str, manifest: Manifest, card: str, answer: Mappin
         (folder / SOURCE_CARD).write_text(card, "utf-8")
     asked = asked_of(manifest.task) if answer is not None else ()
     text = _environment().get_template(TEMPLATE).render(
-        m=manifest, name=name, about=ABOUT[manifest.task], asked=asked, answer=_shortened(answer or {}),
+        m=manifest, name=name, in_shell=shlex.quote(name), in_code=json.dumps(name, ensure_ascii=False),
+        about=ABOUT[manifest.task], asked=asked, answer=_shortened(answer or {}),
         lengths=_lengths(manifest), reading=_reading(manifest), shape=_shape, version=version("edgebert"),
         quoted=[json.dumps(text, ensure_ascii=False) for text in asked_of(manifest.task)], verb=VERBS[manifest.task][0],
         told=VERBS[manifest.task][1], pipeline=PIPELINES.get(manifest.task), licence=_licence(card),

@@ -96,6 +96,17 @@ def test_every_target_has_code(task: str, target: str, tmp_path: Path) -> None:
     compile(blocks(tmp_path)["python"], "README.md", "exec")
 
 
+def test_an_answer_equal_to_torchs_and_any_folders_name_are_told(tmp_path: Path) -> None:
+    manifest = bundle.read(bundles.write(tmp_path))
+    manifest = replace(manifest, target="onnx", parity={"passed": True, "outputs": {"logits": {"sqnr_db": None}}})
+    card.write(tmp_path, 'my "own" model', manifest, "", {"label": "a"})
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| compared with torch | logits equal |" in text
+    assert "edgebert predict 'my \"own\" model' " in text
+    assert 'edgebert.open("my \\"own\\" model")' in text
+    compile(blocks(tmp_path)["python"], "README.md", "exec")
+
+
 def test_labels_and_cards_of_any_kind_are_text(tmp_path: Path) -> None:
     odd = ["a\nb", "`tick`", "{{ 7 * 7 }}", "<script>", "## heading"]
     manifest = replace(bundle.read(bundles.write(tmp_path)), labels=odd, source="{% raw %}", parity=None)
