@@ -165,10 +165,7 @@ class Models(Table):
 
 def list_models() -> Models:
     """The architectures that can be exported, each with its tasks, and its presets for `random_init`."""
-    return Models({
-        name: {"paper": family.paper, "tasks": list(family.tasks), "presets": list(family.presets)}
-        for name, family in FAMILIES.items()
-    })
+    return Models({name: asdict(family) for name, family in FAMILIES.items()})
 
 
 def _worst(report: Report) -> float:

@@ -151,7 +151,5 @@ def _of_bundle(folder: Path, told: Manifest) -> list[Entry]:
     odd = next((name for name in told.files if not name.isascii() or not name.isprintable() or "\\" in name), None)
     if odd is not None:
         raise InputError(f"{folder} has a file {odd!r:.80}, which no app takes: export the bundle again.")
-    return [
-        Entry(f"{PLACE}{name}", folder / name, PAGE if name in told.model_files else None)
-        for name in (MANIFEST, *told.files)
-    ]
+    model = told.model_files
+    return [Entry(f"{PLACE}{name}", folder / name, PAGE if name in model else None) for name in (MANIFEST, *told.files)]

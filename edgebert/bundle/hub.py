@@ -20,7 +20,7 @@ DTYPES = {
     "w8a8-dynamic": ("q8", "_quantized"),
     "w8a8-static": ("q8", "_quantized"),
 }
-CONFIG, SPECIAL = "config.json", "special_tokens_map.json"
+SPECIAL = "special_tokens_map.json"
 
 
 def model_file(target: str, recipe: str) -> str:
@@ -38,11 +38,9 @@ def describe(folder: Path, source: Checkpoint, recipe: str, longest: int) -> Non
         longest: tokens that the file takes, which tokenizers are to cut to.
     """
     words = source.tokenizer and replace(source.tokenizer, max_length=longest)
-    replace(source, tokenizer=words).describe(folder)
-    config = json.loads((folder / CONFIG).read_bytes())
     # Which of the files that there may be is meant.
-    config["transformers.js_config"] = {"dtype": DTYPES[recipe][0]}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    config = {**source.raw_config, "transformers.js_config": {"dtype": DTYPES[recipe][0]}}
+    replace(source, tokenizer=words, raw_config=config).describe(folder)
     if words:
         named = {role: words.backend.id_to_token(number) for role, number in words.ids.items()}
         (folder / SPECIAL).write_text(json.dumps(named, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -36,8 +36,9 @@ def write_bundle(
     answers.save(folder / GOLDEN)
     if target == "onnx":
         hub.describe(folder, source, recipe.name, artifact.lengths[-1])
-    if source.tokenizer is not None:
+    elif source.tokenizer is not None:
         source.tokenizer.save_json(folder / TOKENIZER)
+    if source.tokenizer is not None:
         sentences.save(sentences.make(source.tokenizer), folder / SENTENCES)
     session = RUNTIMES[target].open(artifact.path, 1)
     facts = session.facts()

@@ -40,10 +40,14 @@ def packages() -> list[dict[str, Any]]:
     return rows
 
 
-def verdicts() -> list[dict[str, Any]]:
-    """One row for each target, for what else there is to install, and for each way to time files: whether it works."""
+def verdicts(installed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each target, for what else there is to install, and for each way to time files: whether it works.
+
+    Args:
+        installed: what `packages` tells.
+    """
     needs: dict[str, list[dict[str, Any]]] = {}
-    for row in packages():
+    for row in installed:
         needs.setdefault(row["for"], []).append(row)
     common = [row for row in needs["everything"] if not row["fits"]]
     told = []

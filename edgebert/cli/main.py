@@ -323,7 +323,8 @@ def list_(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Export a model to a bundle."""
-    known("task", arguments.task or TASKS[0], TASKS)
+    if arguments.task:
+        known("task", arguments.task, TASKS)
     check_pair(arguments.target, arguments.recipe)
 
     from edgebert import api
@@ -499,11 +500,12 @@ def doctor(arguments: argparse.Namespace) -> int:
     from edgebert.cli import cache as kept
     from edgebert.cli.doctor import packages, verdicts
 
-    told, there = verdicts(), kept.kept()
+    rows, there = packages(), kept.kept()
+    told = verdicts(rows)
     if arguments.json:
         from dataclasses import asdict
 
-        print(json.dumps({"verdicts": told, "packages": packages(), "cache": [asdict(one) for one in there]}))
+        print(json.dumps({"verdicts": told, "packages": rows, "cache": [asdict(one) for one in there]}))
         return 0
     render.table(
         ("what", "works", "found", "to do"),
@@ -511,8 +513,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     )
     for one in there:
         print(f"kept: {one.what}, {one.bytes / 1e6:.1f} MB in {one.path}")
-    wrong = [row for row in packages() if row["installed"] and not row["fits"]]
-    for row in wrong:
+    for row in (row for row in rows if row["installed"] and not row["fits"]):
         print(f"{row['package']} {row['installed']} is installed and {row['wanted']} is wanted: {row['install']}")
     return 0
 
