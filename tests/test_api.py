@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from answering import save
 from shared import shared
@@ -87,7 +88,6 @@ def test_each_is_read_in_a_line(results: dict[str, Any], made: Any) -> None:
 
 @pytest.mark.parity
 def test_each_is_a_table_with_units(results: dict[str, Any]) -> None:
-    pandas = pytest.importorskip("pandas")
     for name, result in results.items():
         rows = result.flat()
         assert all(row.keys() == rows[0].keys() for row in rows), name

@@ -101,8 +101,8 @@ def test_a_cache_is_told_and_cleared(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(["cache"]) == 0
     assert capsys.readouterr().out == "nothing is kept\n"
-    (tmp_path / "edgebert/pixel/root").mkdir(parents=True)
-    (tmp_path / "edgebert/pixel/root/a").write_bytes(b"\0" * 2_000_000)
+    (tmp_path / "edgebert/pixel/system").mkdir(parents=True)
+    (tmp_path / "edgebert/pixel/system/a").write_bytes(b"\0" * 2_000_000)
     (tmp_path / "edgebert/calibration.json").write_text("{}")
     assert main(["cache", "--json"]) == 0
     kept = {one["what"]: one["bytes"] for one in json.loads(capsys.readouterr().out)["kept"]}
