@@ -17,15 +17,16 @@ from edgebert.bundle import proof as bundle_proof
 from edgebert.bundle.diff import Difference, compare
 from edgebert.bundle.manifest import Manifest, describe_files
 from edgebert.bundle.opened import Bundle, look_into, open_bundle
-from edgebert.bundle.write import write_bundle
+from edgebert.bundle.write import reading_of, write_bundle
 from edgebert.catalog import FAMILIES, TASKS, check_pair, known
 from edgebert.checkpoints import checkpoint
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.checkpoints.trim import trim
 from edgebert.errors import BudgetMissed, InputError, MissingDependency, ParityFailed, Unsupported
 from edgebert.exporters import EXPORTERS
-from edgebert.exporters.common import with_outputs
+from edgebert.exporters.common import About, with_outputs
 from edgebert.exporters.provenance import origins
+from edgebert.exporters.tflite import mediapipe
 from edgebert.files import new_folder, peak_memory
 from edgebert.gate import faithful, golden, half, parity, rounded, sensitivity, sentences
 from edgebert.gate.faithful import Made
@@ -33,6 +34,7 @@ from edgebert.gate.golden import Golden
 from edgebert.gate.half import Half
 from edgebert.gate.parity import Run
 from edgebert.gate.sensitivity import Cost
+from edgebert.models.heads import ACTIVATED
 from edgebert.models.signature import Arrays
 from edgebert.preflight import Asked, preflight
 from edgebert.profiling.gate import validate as validate_on_device
@@ -221,6 +223,7 @@ def export(
     prompt: str | None = None,
     ignore_config: Sequence[str] = (),
     zip: bool = False,
+    metadata: str | None = None,
     progress: Progress = lambda step: None,
 ) -> Exported:
     """Export a model to a bundle that a phone runs, and prove that it says what the torch model says.
@@ -243,6 +246,7 @@ def export(
         prompt: the name of a prompt that a sentence encoder was trained with, to stand before each text.
         ignore_config: keys of `config.json` to leave out, which are not known here and do not change the model.
         zip: write the bundle as one file too, beside its folder.
+        metadata: `mediapipe` for a .tflite file that MediaPipe's TextClassifier or TextEmbedder runs as it is.
         progress: is told each step as it begins.
 
     Raises:
@@ -262,7 +266,7 @@ def export(
         raise MissingDependency(f"target {target} is not installed: run {command}")
     asked = Asked(
         target, how, task, random_init, lengths, tuple(keep_float), calibration_file, min_delegated, trim_vocab,
-        random_head, prompt, tuple(ignore_config),
+        random_head, prompt, tuple(ignore_config), metadata,
     )  # fmt: skip
     fitting, step = preflight(model, asked)
     progress(step)
@@ -275,7 +279,8 @@ def export(
         progress("trim the vocabulary")
         source = trim(source, Path(trim_vocab))
         EXPORTERS[target].check(source.model, how)
-    source = replace(source, model=with_outputs(target, source.model))
+    activation, about = _for_clients(source, metadata)
+    source = replace(source, model=with_outputs(target, source.model, activation))
     texts = Path(calibration_file) if calibration_file else None
     tried = (target, recipe) in half.WHERE
     samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts) if how.calibrated or tried else []
@@ -296,19 +301,43 @@ def export(
             tuple(keep_float),
             samples if how.calibrated else [],
             in_half.factors,
+            about,
         )
         progress("write the bundle")
-        manifest = write_bundle(folder, source, artifact, answers, target, how, tuple(keep_float), texts, in_half)
+        manifest = write_bundle(
+            folder, source, artifact, answers, target, how, tuple(keep_float), texts, in_half, about.notes
+        )
         _check_delegated(manifest, min_delegated)
         report = None
         if validate:
             progress(f"compare with torch in the {target} runtime")
             report = _proven(folder, source, artifact, answers, how, samples, in_half, target)
             manifest = replace(manifest, parity=report.to_dict())
-        card.write(folder, final.name, manifest, source.card, _example(folder, manifest))
+        card.write(folder, final.name, manifest, source.card, source.license, _example(folder, manifest))
         manifest = replace(manifest, files=describe_files(folder), peak_memory_bytes=peak_memory())
         manifest.write(folder)
     return Exported(final, manifest, report, zipped.write(final) if zip else None)
+
+
+def _for_clients(source: Checkpoint, metadata: str | None) -> tuple[str, About]:
+    """What a classifier's file applies to its logits, and what it tells beside its model.
+
+    Raises:
+        Unsupported: MediaPipe has no way to read this model's texts, or its answers.
+    """
+    if metadata is None:
+        return "", About(source.license)
+    words = mediapipe.vocabulary(source.tokenizer, source.model.family.padding_invariant)
+    about = About(source.license, words, (mediapipe.NOTE,))
+    if source.model.task == "sentence-embedding":
+        return "", about
+    applied = reading_of(source).activation
+    if applied not in ACTIVATED:
+        raise Unsupported(
+            f"MediaPipe's classifier takes scores from 0 to 1, and this model's are read by {applied}: export without "
+            f"--metadata {metadata}."
+        )
+    return applied, about
 
 
 def _example(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
@@ -405,9 +434,12 @@ def rank_layers(folder: str | Path, progress: Progress = lambda step: None) -> l
             f"{folder} has a trimmed vocabulary and {manifest.source} the whole one: save the trimmed checkpoint "
             "(edgebert.checkpoints.trim) and export that."
         )
+    given = [spec["name"] for spec in manifest.outputs]
+    activation = next((activation for activation, output in ACTIVATED.items() if output in given), "")
+    model = with_outputs(manifest.target, source.model, activation)
     batch = golden.load(Path(folder) / bundle.GOLDEN).batches[0]
     tolerance = parity.TOLERANCES[manifest.target, manifest.recipe]
-    return sensitivity.rank(source.model, batch, recipe, tolerance, progress)
+    return sensitivity.rank(model, batch, recipe, tolerance, progress)
 
 
 def inspect(path: str | Path) -> Inspected:

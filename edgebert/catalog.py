@@ -89,6 +89,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
     },
     "target": {"lite": "tflite", "core": "coreml", "apple": "coreml", "torch": "executorch"},
 }
+# Whose metadata a file can carry beside edgebert's own, and the targets that it is for.
+METADATA: Mapping[str, str] = {"mediapipe": "tflite"}
 MISTYPED = 0.85  # share of letters that two names have in common, from which on one is the other with a slip
 # The recipe that `int8` means, where it is not w8a8-dynamic.
 EIGHT_BITS = {"coreml": "w8"}

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebert.bundle import manifest
+from edgebert.catalog import METADATA, known
 from edgebert.checkpoints import checkpoint
 from edgebert.checkpoints.checkpoint import Checkpoint
-from edgebert.errors import InputError
+from edgebert.errors import InputError, Unsupported
 from edgebert.exporters import EXPORTERS
 from edgebert.exporters.common import check_lengths
+from edgebert.exporters.tflite import mediapipe
 from edgebert.models import Model
 from edgebert.quantization import sizes
 from edgebert.quantization.recipes import RECIPES, Recipe, kept
@@ -36,6 +38,7 @@ class Asked:
     random_head: bool = False
     prompt: str | None = None
     ignore_config: tuple[str, ...] = ()
+    metadata: str | None = None
 
 
 def preflight(model: str | Path | Checkpoint, asked: Asked) -> tuple[tuple[int, ...], str]:
@@ -76,7 +79,9 @@ def preflight(model: str | Path | Checkpoint, asked: Asked) -> tuple[tuple[int, 
         EXPORTERS[asked.target].check(outline, recipe)
     positions = outline.config.max_position_embeddings
     usual = tuple(length for length in LENGTHS if length <= positions) or (positions,)
+    usual = usual[-1:] if asked.metadata else usual
     lengths = check_lengths(usual if asked.lengths is None else asked.lengths, positions)
+    _check_metadata(asked, outline, lengths)
     count = sum(parameter.numel() for parameter in outline.parameters())
     size = sizes.estimate(outline, recipe, asked.keep_float)
     return lengths, f"load the model: {count / 1e6:.1f} M parameters, about {readable(size)} in {recipe.name}"
@@ -85,6 +90,22 @@ def preflight(model: str | Path | Checkpoint, asked: Asked) -> tuple[tuple[int, 
 def readable(size: int) -> str:
     """A size as a person reads it."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _check_metadata(asked: Asked, model: Model, lengths: Sequence[int]) -> None:
+    """Refuse metadata that is not for this target, task or number of lengths."""
+    if asked.metadata is None:
+        return
+    name = known("metadata", asked.metadata, METADATA)
+    if METADATA[name] != asked.target:
+        raise Unsupported(
+            f"--metadata {name} is for {METADATA[name]}, and not for {asked.target}: leave one of them out."
+        )
+    if model.task not in mediapipe.RUNNERS:
+        tasks = " and ".join(mediapipe.RUNNERS)
+        raise Unsupported(f"MediaPipe runs {tasks}, and not {model.task}: export without --metadata {name}.")
+    if len(lengths) > 1:
+        raise InputError(f"--metadata {name} takes one length, and {len(lengths)} came: pass --lengths {lengths[-1]}.")
 
 
 def _check_patterns(model: Model, recipe: Recipe, patterns: Sequence[str]) -> None:

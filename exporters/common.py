@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import logging
 import os
 import sys
@@ -9,6 +10,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
@@ -21,12 +23,30 @@ from edgebert.errors import ConversionFailed, EdgebertError, InputError, Missing
 from edgebert.files import interrupts
 from edgebert.lowering import duplicate
 from edgebert.models import Model
-from edgebert.models.heads import SentenceEmbedding
+from edgebert.models.heads import Classifier, SentenceEmbedding
 from edgebert.models.signature import INPUTS
 from edgebert.quantization.recipes import Recipe
 
 # Norms' factors where none were chosen for the model, see `lowering/half_norms.py`.
 USUAL: Mapping[str, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a file tells that a model does not know.
+
+    Attributes:
+        license: of the weights, in their source's words; empty where it says nothing.
+        words: the vocab.txt that MediaPipe is to split texts by; None in a file that is not for it.
+        notes: what is to be known of what it is for.
+    """
+
+    license: str = ""
+    words: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+
+UNTOLD = About()
 
 
 def missing(target: str, needs: Sequence[str]) -> str | None:
@@ -47,16 +67,37 @@ def check(target: str, needs: Sequence[str], model: Model, recipe: Recipe) -> No
         raise MissingDependency(f"exporting {model.family.name} to {target} needs {', '.join(needs)}: {command}")
 
 
-def with_outputs(target: str, model: Model) -> Model:
+def with_outputs(target: str, model: Model, activation: str = "") -> Model:
     """A model with the outputs that files of a target have.
 
     Clients of ONNX files pool `last_hidden_state`, the first output, by themselves: a sentence encoder has it too.
+
+    Args:
+        target: of the file.
+        model: as it was loaded; it is not changed.
+        activation: what a classifier's file applies to its logits, a key of `heads.ACTIVATED`; empty for nothing.
     """
-    if target != "onnx" or not isinstance(model.head, SentenceEmbedding):
-        return model
     made = duplicate(model)
-    made.head.states = True  # type: ignore[assignment]
+    if target == "onnx" and isinstance(made.head, SentenceEmbedding):
+        made.head.states = True
+    elif activation and isinstance(made.head, Classifier):
+        made.head.activation = activation
+    else:
+        return model
     return made
+
+
+def said(model: Model, recipe: Recipe, lengths: Sequence[int], about: About = UNTOLD) -> dict[str, str]:
+    """What a file says in its metadata, that it can be told what it is without its bundle: lists as JSON."""
+    labels = list(model.config.labels) if "classification" in model.task else []
+    return {
+        "family": model.family.name,
+        "task": model.task,
+        "recipe": recipe.name,
+        "lengths": json.dumps(list(lengths)),
+        "labels": json.dumps(labels, ensure_ascii=False),
+        "license": about.license,
+    }
 
 
 def check_lengths(lengths: Sequence[int], positions: int) -> tuple[int, ...]:

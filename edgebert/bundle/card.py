@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from edgebert.answers.reading import PLAIN, SIGMOID, SOFTMAX, TANH
 from edgebert.bundle.manifest import Manifest
+from edgebert.exporters.tflite.mediapipe import NOTE, RUNNERS
 from edgebert.files import ASSETS
 
 README, LABELS, SOURCE_CARD = "README.md", "labels.txt", "SOURCE_CARD.md"
@@ -66,7 +67,9 @@ def asked_of(task: str) -> tuple[str, ...]:
     return ASKED.get(task, (WEATHER,))
 
 
-def write(folder: Path, name: str, manifest: Manifest, card: str, answer: Mapping[str, Any] | None) -> None:
+def write(
+    folder: Path, name: str, manifest: Manifest, card: str, license: str, answer: Mapping[str, Any] | None
+) -> None:
     """Write the three files.
 
     Args:
@@ -74,6 +77,7 @@ def write(folder: Path, name: str, manifest: Manifest, card: str, answer: Mappin
         name: of its final folder.
         manifest: what it says of itself.
         card: the README.md of the model's source, or nothing.
+        license: what that says of it.
         answer: what `predict` says to `asked_of(task)`; None where it has no tokenizer.
     """
     if manifest.labels:
@@ -86,7 +90,8 @@ def write(folder: Path, name: str, manifest: Manifest, card: str, answer: Mappin
         about=ABOUT[manifest.task], asked=asked, answer=_shortened(answer or {}),
         lengths=_lengths(manifest), reading=_reading(manifest), shape=_shape, version=version("edgebert"),
         quoted=[json.dumps(text, ensure_ascii=False) for text in asked_of(manifest.task)], verb=VERBS[manifest.task][0],
-        told=VERBS[manifest.task][1], pipeline=PIPELINES.get(manifest.task), licence=_licence(card),
+        told=VERBS[manifest.task][1], mediapipe=RUNNERS.get(manifest.task) if NOTE in manifest.notes else None,
+        mediapipe_note=NOTE, pipeline=PIPELINES.get(manifest.task), licence=license,
         card=SOURCE_CARD if card else "", source=PurePath(manifest.source).name or manifest.source,
     )  # fmt: skip
     (folder / README).write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", "utf-8")
@@ -146,7 +151,7 @@ def _reading(manifest: Manifest) -> str:
         SOFTMAX: "A softmax of the logits gives the scores",
         SIGMOID: "A sigmoid of each logit gives its score",
         TANH: "The hyperbolic tangent of the logit is the score",
-        PLAIN: "The logits are the scores",
+        PLAIN: f"The {manifest.outputs[0]['name']} are the scores",
     }[how["activation"]]
     if task == "sentence-embedding":
         return f"`sentence_embedding` is the vector; two texts are as alike as the {how['similarity']} of theirs says."
@@ -163,13 +168,3 @@ def _reading(manifest: Manifest) -> str:
     if task == "sequence-classification" and how["threshold"] is not None:
         return f"{each}: each label from {how['threshold']:g} on applies."
     return f"{each}."
-
-
-def _licence(card: str) -> str:
-    """What the front matter of a source's card says of its licence."""
-    head = re.match(r"---\s*\n(.*?)\n---\s*\n", card.replace("\r\n", "\n"), re.DOTALL)
-    found = (
-        dict(re.findall(r"^(license\w*):[ \t]*[\"']?([^\"'\n#]{1,200}?)[\"']?[ \t]*$", head[1], re.M)) if head else {}
-    )
-    parts = (found.get(key, "") for key in ("license", "license_name", "license_link"))
-    return ", ".join(part for part in parts if part)

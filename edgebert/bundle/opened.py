@@ -17,6 +17,7 @@ from edgebert.answers.vectors import similarity
 from edgebert.bundle.generate import Generated, greedy
 from edgebert.bundle.manifest import Manifest
 from edgebert.errors import InputError, MissingDependency
+from edgebert.models.heads import ACTIVATED
 from edgebert.models.signature import Arrays, check_ids, limit_types
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.session import EDITED, Facts, Session
@@ -106,7 +107,8 @@ class Bundle:
         """A text's or pair's labels; see `edgebert.answers.classes.classify`."""
         self._only("sequence-classification")
         _, outputs, told = self._ask([(text, pair)])
-        return classes.classify(outputs["logits"][0], self.manifest.labels, self.reading) | told
+        (name,) = self._outputs()
+        return classes.classify(name, outputs[name][0], self.manifest.labels, self.reading) | told
 
     def choose(self, text: str, *choices: str) -> dict[str, Any]:
         """Which of several texts goes best with one; see `edgebert.answers.classes.choose`."""
@@ -227,10 +229,16 @@ class Bundle:
         self._check(outputs)
         return outputs
 
+    def _outputs(self) -> dict[str, int]:
+        """What answers are made of, and its rank; a classifier's file may apply the activation itself."""
+        task, given = self.manifest.task, [spec["name"] for spec in self.manifest.outputs]
+        applied = [name for name in ACTIVATED.values() if name in given]
+        return {applied[0]: 2} if applied and task == "sequence-classification" else OUTPUTS.get(task, {"logits": 3})
+
     def _check(self, outputs: Arrays) -> None:
         """See that the file answers as its manifest says that it does."""
         task, labels = self.manifest.task, self.manifest.labels
-        for name, rank in OUTPUTS.get(task, {"logits": 3}).items():
+        for name, rank in self._outputs().items():
             value = outputs.get(name)
             if value is None or value.ndim != rank or (labels and value.shape[-1] != len(labels)):
                 shapes = ", ".join(f"{name} {value.shape}" for name, value in outputs.items())

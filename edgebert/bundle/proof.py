@@ -14,7 +14,7 @@ from edgebert.bundle.opened import Bundle
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.errors import InputError
 from edgebert.gate import golden, parity, rounded
-from edgebert.models.signature import limit_types
+from edgebert.models.signature import Arrays, limit_types
 from edgebert.report import Check, Tolerance
 from edgebert.tokenizers.tokenizer import Tokenizer
 
@@ -71,7 +71,7 @@ def _predicted(opened: Bundle, source: Checkpoint, tolerance: Tolerance) -> Chec
         fitting = (length for length in opened.manifest.lengths if length >= len(ids))
         length = len(ids) if opened.manifest.dynamic else next(fitting)
         inputs = limit_types(source.tokenizer.batch([text[0]], length=length), source.model.config.type_vocab_size)
-        logits = golden.answer(source.model, inputs)["logits"][0]
+        logits = _classes(golden.answer(source.model, inputs))
         try:
             told = opened.predict(text[0])
         except InputError as error:
@@ -106,6 +106,13 @@ def _embedded(opened: Bundle, source: Checkpoint, words: Tokenizer) -> Check:
         if not np.allclose(told, wanted, atol=SAME):
             return Check(name, False, f"{text[0]!r:.60} has another, off by {float(np.abs(told - wanted).max()):.1e}")
     return Check(name, True, f"{TEXTS} texts")
+
+
+def _classes(outputs: Arrays) -> np.ndarray:
+    """The logits of a row, also where the model applies their activation."""
+    ((name, value),) = outputs.items()
+    logits: np.ndarray = parity.as_logits(name, value)[0]
+    return logits
 
 
 def _first(opened: Bundle, told: dict[str, Any]) -> str:

@@ -1,11 +1,12 @@
 """Everything that stands beside the model file in a bundle, and the manifest that speaks of it."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from edgebert.answers import reading
+from edgebert.answers.reading import PLAIN, Reading
 from edgebert.artifact import Artifact
 from edgebert.bundle import hub
 from edgebert.bundle.manifest import FORMAT, GOLDEN, NO_APP, SENTENCES, TOKENIZER, VERSION, Manifest, describe_files
@@ -13,6 +14,7 @@ from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.files import sha256
 from edgebert.gate import golden, sentences
 from edgebert.gate.half import Half
+from edgebert.models import Model
 from edgebert.quantization import sizes
 from edgebert.quantization.recipes import Recipe, floor
 from edgebert.quantization.samples import TEXTS
@@ -31,8 +33,9 @@ def write_bundle(
     keep_float: tuple[str, ...],
     texts: Path | None,
     in_half: Half,
+    told: tuple[str, ...] = (),
 ) -> Manifest:
-    """Write everything beside the model file; the manifest still without a report."""
+    """Write everything beside the model file; the manifest still without a report, with what else is `told` in it."""
     answers.save(folder / GOLDEN)
     if target == "onnx":
         hub.describe(folder, source, recipe.name, artifact.lengths[-1])
@@ -69,9 +72,7 @@ def write_bundle(
         pad_id=source.tokenizer.pad_id if source.tokenizer else 0,
         padding_invariant=model.family.padding_invariant,
         labels=list(model.config.labels) if "classification" in model.task else [],
-        reading=asdict(
-            reading.of(model.task, len(model.config.labels), source.raw_config, model.config.pooling.similarity)
-        ),
+        reading=asdict(_left(model, reading_of(source))),
         model_file=artifact.path.relative_to(folder).as_posix(),
         inputs=[asdict(spec) for spec in facts.inputs],
         outputs=[asdict(spec) for spec in facts.outputs],
@@ -90,10 +91,21 @@ def write_bundle(
         peak_memory_bytes=None,
         parity=None,
         tools=artifact.tools | {"runtime": facts.runtime},
-        notes=[*source.notes, *artifact.notes, *([in_half.note] if in_half.note else []), *_to_phones(folder)],
+        notes=[*source.notes, *artifact.notes, *([in_half.note] if in_half.note else []), *told, *_to_phones(folder)],
     )
     manifest.write(folder)
     return manifest
+
+
+def reading_of(source: Checkpoint) -> Reading:
+    """How the logits of a checkpoint's model are read."""
+    config = source.model.config
+    return reading.of(source.model.task, len(config.labels), source.raw_config, config.pooling.similarity)
+
+
+def _left(model: Model, how: Reading) -> Reading:
+    """How what a file gives is read, where it applies the activation itself."""
+    return replace(how, activation=PLAIN) if getattr(model.head, "activation", "") else how
 
 
 def _to_phones(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,15 @@ class Checkpoint:
     def random(self) -> bool:
         """Whether the weights were drawn and not trained."""
         return self.weights_sha256.startswith("random")
+
+    @property
+    def license(self) -> str:
+        """What the front matter of the card says of the licence; empty where it says nothing."""
+        head = re.match(r"---\s*\n(.*?)\n---\s*\n", self.card.replace("\r\n", "\n"), re.DOTALL)
+        lines = re.findall(r"^(license\w*):[ \t]*[\"']?([^\"'\n#]{1,200}?)[\"']?[ \t]*$", head[1], re.M) if head else []
+        found = dict(lines)
+        parts = (found.get(key, "") for key in ("license", "license_name", "license_link"))
+        return ", ".join(part for part in parts if part)
 
     def save(self, folder: str | Path, force: bool = False) -> Path:
         """Write a folder that transformers loads: `config.json`, `model.safetensors` and the tokenizer's files."""

@@ -168,6 +168,10 @@ def _parser() -> argparse.ArgumentParser:
         "--lengths", type=_numbers, help="sequence lengths, such as 32,64,128 (the default where they fit)"
     )
     sub.add_argument("-o", "--out", help="folder of the bundle (default: MODEL-TARGET-RECIPE here)")
+    sub.add_argument(
+        "--metadata", metavar="mediapipe",
+        help="let MediaPipe's TextClassifier or TextEmbedder run the .tflite file as it is (one length)",
+    )  # fmt: skip
     sub.add_argument("--zip", action="store_true", help="write the bundle as one file too, to be opened on a phone")
     sub.add_argument("--force", action="store_true", help="replace a bundle that is there already")
     sub.add_argument("--random-init", action="store_true", help="take the config alone, with random weights")
@@ -336,7 +340,8 @@ def export(arguments: argparse.Namespace) -> int:
             lengths=arguments.lengths, out=arguments.out, force=arguments.force, random_init=arguments.random_init,
             validate=arguments.validate, calibration_file=arguments.calibration, keep_float=arguments.keep_float,
             min_delegated=arguments.min_delegated, trim_vocab=arguments.trim_vocab, random_head=arguments.random_head,
-            prompt=arguments.prompt, ignore_config=arguments.ignore_config, zip=arguments.zip, progress=steps,
+            prompt=arguments.prompt, ignore_config=arguments.ignore_config, zip=arguments.zip,
+            metadata=arguments.metadata, progress=steps,
         )  # fmt: skip
     if arguments.json:
         print(json.dumps(made.to_dict()))

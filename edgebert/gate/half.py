@@ -18,12 +18,14 @@ from torch.nn import Parameter
 from torch.nn.functional import hardshrink
 from torch.overrides import TorchFunctionMode
 
+from edgebert.answers.reading import PLAIN, applied
 from edgebert.errors import Unsupported
 from edgebert.gate import golden
 from edgebert.gate.golden import Batch, Golden
-from edgebert.gate.parity import TOLERANCES, Run, gate
+from edgebert.gate.parity import TOLERANCES, Run, as_logits, gate
 from edgebert.lowering.half_norms import LARGEST, MARGIN, SMALLEST, find_factors
 from edgebert.models import Model
+from edgebert.models.heads import ACTIVATED
 from edgebert.models.layers import MASKED
 from edgebert.models.signature import Arrays, has_token_axis
 from edgebert.quantization.observers import Samples
@@ -249,13 +251,21 @@ def check(half: Half, run: Run, answers: Golden, tolerance: Tolerance) -> Check:
         found = ((batch.expected, rounded) for batch, rounded in changed if batch.inputs is inputs)
         given = {name: golden.cut(value) for name, value in run(inputs).items()}
         plain, rounded = next(found, (given, given))  # what is not asked for its answer, but for a refusal
-        return {name: value + rounded[name] - plain[name] for name, value in given.items()}
+        return {name: _moved(name, value, plain[name], rounded[name]) for name, value in given.items()}
 
     there = gate(answers, run_in_half, tolerance, half.model.family.padding_invariant, half.model.config.vocab_size)
     failed = "; ".join(f"{one.name} ({one.detail})" for one in there.checks if not one.passed)
     lowest = min(stats.sqnr_db for stats in there.outputs.values())
     detail = f"{lowest:.1f} dB from torch on a processor that has it (at least {tolerance.min_sqnr_db:.0f}), headroom"
     return Check("half precision", there.passed, failed or f"{detail} {half.trial.headroom:.1f} times")
+
+
+def _moved(name: str, value: np.ndarray, plain: np.ndarray, rounded: np.ndarray) -> np.ndarray:
+    """An output, moved by as much as another is by rounding."""
+    value, plain, rounded = (as_logits(name, each) for each in (value, plain, rounded))
+    moved: np.ndarray = value + rounded - plain
+    activation = next((activation for activation, output in ACTIVATED.items() if output == name), PLAIN)
+    return moved if activation == PLAIN else applied(activation, moved)
 
 
 class _Stored(TorchFunctionMode):

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgebert.errors import InputError
 from edgebert.gate.golden import REPEATED, Batch, Golden, cut
+from edgebert.models.heads import ACTIVATED
 from edgebert.models.signature import Arrays
 from edgebert.report import Check, ErrorStats, Report, Tolerance
 
@@ -18,6 +19,8 @@ Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 SENTENCE = "sentence_embedding"
 TINY = 1e-12
+SURE = 1e-4  # of a probability or a score
+CLASSES = ("logits", *ACTIVATED.values())
 
 
 FLOAT = Tolerance(80.0, 1.0, "float32 in another order of summation; seen 105 to 140 dB, so 80 is a real difference")
@@ -117,6 +120,7 @@ def compare(
     for e, a, mask in zip(expected, actual, masks, strict=True):
         if e.shape != a.shape:
             raise InputError(f"the file's {name} has shape {a.shape}, torch's {e.shape}: not the same model.")
+        e, a = as_logits(name, e), as_logits(name, a)
         span = name in ("start_logits", "end_logits")
         keep = mask[:, : e.shape[1]].astype(bool) if e.ndim == 3 or span else np.ones(len(e), bool)
         want.append(e[keep].ravel())
@@ -128,7 +132,7 @@ def compare(
                 if k.sum() > 1
             ]
         else:
-            rows = [_labels(e[keep], a[keep], tolerance)] if name == "logits" and e.shape[-1] > 1 else []
+            rows = [_labels(e[keep], a[keep], tolerance)] if name in CLASSES and e.shape[-1] > 1 else []
         agree += [same for same, _ in rows]
         decided += [same[clear] for same, clear in rows]
     x, y = (np.concatenate(parts).astype(np.float64) for parts in (want, got))
@@ -148,6 +152,23 @@ def compare(
         labels=len(labels),
         decided=len(clear),
     )
+
+
+def as_logits(name: str, output: np.ndarray) -> np.ndarray:
+    """What tells models apart evenly: of a classifier's probabilities or scores the logits that give them.
+
+    Of those of a softmax a constant is lost, so that they are told from their mean. What is nearer to 0 or 1 than SURE
+    counts as that near: half precision has no numbers far below.
+    """
+    if name == ACTIVATED["softmax"]:
+        logs: np.ndarray = np.log(np.maximum(output.astype(np.float64), SURE))
+        logs -= logs.mean(-1, keepdims=True)
+        return logs
+    if name == ACTIVATED["sigmoid"]:
+        sure = np.clip(output.astype(np.float64), SURE, 1 - SURE)
+        logits: np.ndarray = np.log(sure / (1 - sure))
+        return logits
+    return output
 
 
 def _decibel(signal: float, noise: float) -> float:
@@ -223,8 +244,8 @@ def _relative(name: str, batch: Batch, reference: np.ndarray, later: np.ndarray,
 
     Not below those rows' own: three scores that happen to lie near zero say nothing of the error beside them.
     """
-    whole = _valid(name, batch.expected[name], batch.inputs["attention_mask"]).astype(np.float64)
-    difference = _valid(name, later - reference, mask).astype(np.float64)
+    whole = _valid(name, as_logits(name, batch.expected[name]), batch.inputs["attention_mask"]).astype(np.float64)
+    difference = _valid(name, as_logits(name, later) - as_logits(name, reference), mask).astype(np.float64)
     return _decibel(float((whole**2).mean()), float((difference**2).mean()))
 
 

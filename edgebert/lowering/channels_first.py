@@ -206,7 +206,7 @@ class _LanguageModel(heads.LanguageModel):
 
 class _Classifier(heads.Classifier):
     def forward(self, hidden: Tensor) -> heads.Outputs:
-        return {"logits": self.classifier(self.pooler(hidden)).flatten(1)}
+        return self.told(self.classifier(self.pooler(hidden)).flatten(1))
 
 
 class _TokenClassifier(heads.TokenClassifier):

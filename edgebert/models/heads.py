@@ -22,6 +22,9 @@ SHORTEST = 2.0**-14
 # The names that a checkpoint's reader gives the layers of sentence-transformers' Dense modules, which have files each.
 DENSE_WEIGHTS = {"dense.{}.linear": "dense.{}.linear"}
 
+# Activations that a classifier may end with, and what its output is called then: probabilities add up to one.
+ACTIVATED = {"softmax": "probabilities", "sigmoid": "scores"}
+
 # What `Summary` knows of transformers' `summary_type`.
 SUMMARIES = ("first", "last", "mean")
 
@@ -101,16 +104,26 @@ class LanguageModel(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A sequence's classes, or one choice's score: `logits` (B, labels) from a pooled sequence."""
+    """A sequence's classes, or one choice's score: `logits` (B, labels) from a pooled sequence.
+
+    With `activation`, a key of ACTIVATED, it gives what that makes of them in their place, for clients that apply none.
+    """
 
     def __init__(self, pooler: nn.Module, width: int, labels: int) -> None:
         super().__init__()
-        self.pooler = pooler
+        self.pooler, self.activation = pooler, ""
         self.classifier = nn.Linear(width, labels)
 
     def forward(self, hidden: Tensor) -> Outputs:
         """Score the classes of each row."""
-        return {"logits": self.classifier(self.pooler(hidden))}
+        return self.told(self.classifier(self.pooler(hidden)))
+
+    def told(self, logits: Tensor) -> Outputs:
+        """Name what (B, labels) become."""
+        if not self.activation:
+            return {"logits": logits}
+        scores = torch.softmax(logits, -1) if self.activation == "softmax" else torch.sigmoid(logits)
+        return {ACTIVATED[self.activation]: scores}
 
 
 class TokenClassifier(nn.Module):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from edgebert import lowering
 from edgebert.artifact import Artifact, Stored
 from edgebert.exporters import common
-from edgebert.exporters.common import USUAL
+from edgebert.exporters.common import UNTOLD, USUAL, About
 from edgebert.exporters.coreml.quantizer import Layers
 from edgebert.exporters.provenance import by_origin, origins
 from edgebert.files import new_folder
@@ -73,6 +73,7 @@ def export(
     keep_float: Sequence[str] = (),
     samples: Samples = (),
     in_half: Mapping[str, float] | None = USUAL,
+    about: About = UNTOLD,
 ) -> Artifact:
     """Write the model as an .mlpackage, a folder; one that stands there is replaced, when all went well.
 
@@ -84,6 +85,7 @@ def export(
         keep_float: patterns of modules to leave in float, weights and arithmetic.
         samples: inputs (1, T) without padding, for `w8a8-static` and `w4`.
         in_half: nothing here; `fp16` computes in half precision on any device, and this one.
+        about: what the file tells beside.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.
@@ -96,7 +98,7 @@ def export(
         layers = Layers(lowered, recipe, modern, keep_float, samples)
         made = _convert(lowered, recipe, lengths, modern, layers.rewrite)
         spec = made.get_spec()
-        _describe(spec.description, model, recipe, lengths)
+        _describe(spec.description, recipe, common.said(model, recipe, lengths, about))
         with new_folder(path, True, package.MANIFEST) as folder:
             _write(folder, spec, Path(made.weights_dir))
     return Artifact(
@@ -180,27 +182,19 @@ def _convert(
     )
 
 
-def _describe(description: Any, model: Model, recipe: Recipe, lengths: tuple[int, ...]) -> None:
+def _describe(description: Any, recipe: Recipe, told: Mapping[str, str]) -> None:
     """Say in the file what it is, for a person who opens it and for an app."""
     for feature in (*description.input, *description.output):
         feature.shortDescription = DESCRIPTIONS[feature.name]
-    labels = list(model.config.labels) if "classification" in model.task else []
     names = [feature.name for feature in (*description.input, *description.output)]
     meta = description.metadata
-    meta.shortDescription = f"{model.family.name} for {model.task}, {recipe.name}: {recipe.about}."
+    meta.shortDescription = f"{told['family']} for {told['task']}, {recipe.name}: {recipe.about}."
     meta.author = f"edgebert {version('edgebert')}"
     # The day it was made is no part of what it is: one model gives one package, to the last byte.
     meta.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
-    # No license: it is that of the weights, which a model does not carry with it.
-    said = {
-        "family": model.family.name,
-        "task": model.task,
-        "recipe": recipe.name,
-        "lengths": json.dumps(list(lengths)),
-        "labels": json.dumps(labels, ensure_ascii=False),
-        "units": json.dumps({name: UNITS[name] for name in names}),
-    }
-    meta.userDefined.update({f"{package.MARK}{key}": value for key, value in said.items()})
+    meta.license = told["license"]  # the weights'
+    units = json.dumps({name: UNITS[name] for name in names})
+    meta.userDefined.update({f"{package.MARK}{key}": text for key, text in {**told, "units": units}.items() if text})
 
 
 def _write(folder: Path, spec: Any, weights: Path) -> None:

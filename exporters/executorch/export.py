@@ -27,7 +27,7 @@ from torch import nn
 from edgebert import lowering
 from edgebert.artifact import Artifact, Stored
 from edgebert.exporters import common
-from edgebert.exporters.common import USUAL
+from edgebert.exporters.common import UNTOLD, USUAL, About
 from edgebert.exporters.executorch.fx_rewrites import keep_groups_apart
 from edgebert.exporters.executorch.program import assemble
 from edgebert.exporters.executorch.translate import Translator
@@ -57,7 +57,7 @@ def check(model: Model, recipe: Recipe) -> None:
 
 def export(
     model: Model, recipe: Recipe, lengths: tuple[int, ...], path: Path, keep_float: Sequence[str] = (),
-    samples: Samples = (), in_half: Mapping[str, float] | None = USUAL,
+    samples: Samples = (), in_half: Mapping[str, float] | None = USUAL, about: About = UNTOLD,
 ) -> Artifact:  # fmt: skip
     """Write the model as one .pte file.
 
@@ -70,6 +70,7 @@ def export(
         samples: inputs from real texts, int32 (1, T), that static scales are found and 4-bit weights chosen on; without
             any, 4-bit weights are rounded to the nearest.
         in_half: None lets `w8a8-dynamic` compute in float alone.
+        about: what the file tells beside.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.
@@ -85,7 +86,7 @@ def export(
         # Only now, for samples tell more of the last layer's numbers by all their tokens.
         lowered = _for_the_first(lowered, recipe)
         half = ("executorch", recipe.name) in WHERE and in_half is not None
-        content, stored = _convert(lowered, plan, longest, half)
+        content, stored = _convert(lowered, plan, longest, half, common.said(model, recipe, lengths, about))
         weights = by_origin(stored.items(), origins(model, lowered))
     with replaced(path) as beside:
         beside.write_bytes(content)
@@ -166,7 +167,9 @@ def _groups(model: Model, plan: Plan) -> dict[str, int]:
     }
 
 
-def _convert(model: Model, plan: Plan, longest: int, half: bool) -> tuple[bytes, dict[str, Stored]]:
+def _convert(
+    model: Model, plan: Plan, longest: int, half: bool, told: Mapping[str, str]
+) -> tuple[bytes, dict[str, Stored]]:
     """The file's bytes, with `half` a second method in them, and how each parameter of the lowered model is stored."""
     # torch.export makes a constant of a token axis of size 1.
     traced = max(longest, 2)
@@ -186,7 +189,7 @@ def _convert(model: Model, plan: Plan, longest: int, half: bool) -> tuple[bytes,
     outputs = {name: translator.shape(node) for name, node in zip(names, last.args[0], strict=True)}
     notes: dict[str, str | int] = {
         "producer": f"edgebert {version('edgebert')}",
-        "recipe": plan.recipe.name,
+        **{key: text for key, text in told.items() if text},
         "input_names": ",".join(INPUTS),
         "output_names": ",".join(names),
         "get_max_seq_len": longest,

@@ -15,7 +15,7 @@ from edgebert.exporters.executorch.translate import Feed
 from edgebert.exporters.executorch.weights import Shape, Weights
 from edgebert.models.signature import INPUTS
 from edgebert.runtimes.executorch import flatbuffer
-from edgebert.runtimes.executorch.program import SEAL, SEAL_KEY, frame_program
+from edgebert.runtimes.executorch.program import CONSTANT_NAMES, SEAL, SEAL_KEY, frame_program
 
 SCALAR_TYPES = {"|i1": "CHAR", "<i4": "INT", "<i8": "LONG", "<f4": "FLOAT"}
 ALIGNMENT = 64
@@ -60,7 +60,6 @@ class Program:
         if array is not None:
             self.constants.setdefault(name, array)
             fields["data_buffer_idx"] = list(self.constants).index(name) + 1
-            fields["extra_tensor_info"] = {"fully_qualified_name": name, "location": "SEGMENT"}
         else:
             size = int(np.prod(sizes)) * np.dtype(dtype).itemsize
             low, high = self.memory & 0xFFFFFFFF, self.memory >> 32
@@ -92,6 +91,8 @@ def assemble(
         _plan(name, index, Program(graph.longest, constants=constants), feeds, tables, outputs)
         for index, (name, (graph, feeds)) in enumerate(methods.items(), 1)
     ]
+    # Their names stand together and not at each tensor, where Netron does not open a file that has them.
+    notes = notes | {CONSTANT_NAMES: ",".join(constants)}
     plans += [_note(name, value) for name, value in notes.items()]
     return _lay_out(plans, constants, [graph for graph, _ in methods.values()])
 

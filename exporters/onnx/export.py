@@ -25,7 +25,7 @@ from edgebert import lowering
 from edgebert.artifact import Artifact
 from edgebert.errors import ConversionFailed, InputError
 from edgebert.exporters import common
-from edgebert.exporters.common import USUAL
+from edgebert.exporters.common import UNTOLD, USUAL, About
 from edgebert.exporters.onnx.integers import activation_ranges
 from edgebert.exporters.onnx.names import name_weights, stored
 from edgebert.exporters.onnx.quantizer import Quantizer, bits_of
@@ -69,6 +69,7 @@ def export(
     keep_float: Sequence[str] = (),
     samples: Samples = (),
     in_half: Mapping[str, float] | None = USUAL,
+    about: About = UNTOLD,
 ) -> Artifact:
     """Write the model as one .onnx file; weights of 2 GiB and more stand beside it in `<name>.onnx.data`.
 
@@ -81,6 +82,7 @@ def export(
         samples: inputs int32 (1, T), unpadded, that `w8a8-static` finds its scales on, and `w4` its roundings; without
             any, `w4` rounds each weight for itself.
         in_half: None lets every recipe compute in float alone.
+        about: what the file tells beside.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.
@@ -103,7 +105,7 @@ def export(
         if recipe.quantized:
             by_token = scales_by_token("onnx", recipe, model.task)
             Quantizer(converted, recipe, by_token, kept, ranges, rounded).run()
-        _finish(converted, model, longest)
+        _finish(converted, model, longest, common.said(model, recipe, lengths, about))
         _write(converted, path)
         weights = by_origin(stored(converted.graph), origin)
     return Artifact(
@@ -230,7 +232,7 @@ def _widen_inputs(graph: Any) -> None:
         value.replace_all_uses_with(narrow)
 
 
-def _finish(model: Any, source: Model, longest: int) -> None:
+def _finish(model: Any, source: Model, longest: int, told: Mapping[str, str]) -> None:
     """Take out what tells of this machine, and write in what the runtime asks for."""
     import onnx_ir.passes.common as passes
 
@@ -240,6 +242,7 @@ def _finish(model: Any, source: Model, longest: int) -> None:
     model.ir_version = IR_VERSION
     model.graph.name, model.producer_name, model.producer_version = "edgebert", PRODUCER, version("edgebert")
     model.metadata_props.clear()
+    model.metadata_props.update({f"{PRODUCER}.{key}": text for key, text in told.items() if text})
     model.metadata_props.update({
         MAX_TOKENS: str(longest),
         VOCABULARY: str(source.config.vocab_size),

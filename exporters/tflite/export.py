@@ -19,9 +19,10 @@ from edgebert import lowering
 from edgebert.artifact import Artifact
 from edgebert.errors import Unsupported
 from edgebert.exporters import common
-from edgebert.exporters.common import USUAL
+from edgebert.exporters.common import UNTOLD, USUAL, About
 from edgebert.exporters.provenance import by_origin, kept_float, origins
-from edgebert.exporters.tflite.draft import draw
+from edgebert.exporters.tflite import mediapipe
+from edgebert.exporters.tflite.draft import Draft, draw
 from edgebert.exporters.tflite.pack import name_constants, pack, stored
 from edgebert.exporters.tflite.ranges import find_ranges
 from edgebert.exporters.tflite.weights import block, write_weights
@@ -77,6 +78,7 @@ def export(
     keep_float: Sequence[str] = (),
     samples: Samples = (),
     in_half: Mapping[str, float] | None = USUAL,
+    about: About = UNTOLD,
 ) -> Artifact:
     """Write the model as one .tflite file.
 
@@ -92,6 +94,7 @@ def export(
         samples: inputs of one row each, int32 (1, T), unpadded, that a static recipe finds its scales on.
         in_half: norms' factors where the file asks for half precision, see `lowering/half_norms.py`; None lets every
             recipe compute in float alone.
+        about: what the file tells beside; with `words` MediaPipe runs it, of one length and with one output.
 
     Raises:
         InputError: a static recipe has no samples, or the file cannot be written there.
@@ -109,7 +112,8 @@ def export(
         write_weights(draft, recipe.name, dict(lowered.named_parameters()), floats, ranges, rounded)
         name_constants(draft, origin)
         weights = by_origin(stored(draft), origin)
-        content = pack(draft.model, half=in_half is not None)
+        told = common.said(model, recipe, lengths, about)
+        content = pack(draft.model, in_half is not None, told, *_for_mediapipe(model, draft, told, about))
     with replaced(path) as beside:
         beside.write_bytes(content)
     return Artifact(
@@ -121,6 +125,16 @@ def export(
         lowerings=lowered.lowerings,
         notes=tuple(lowered.notes),
     )
+
+
+def _for_mediapipe(model: Model, draft: Draft, told: Mapping[str, str], about: About) -> tuple[bytes, dict[str, bytes]]:
+    """The entry that MediaPipe reads, and the files behind the model; both empty in a file that is not for it."""
+    if about.words is None:
+        return b"", {}
+    (signature,) = draft.model.signatureDefs
+    labels = model.config.labels if model.task == "sequence-classification" else ()
+    names = [output.name.decode() for output in signature.outputs]
+    return mediapipe.entry(model.task, names, told), mediapipe.files(about.words, labels)
 
 
 def _rounded(lowered: Model, samples: Samples, longest: int) -> dict[str, Rounded]:

@@ -4,11 +4,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from edgebert.artifact import Stored
+from edgebert.exporters.tflite import mediapipe
 from edgebert.exporters.tflite.draft import Draft
 from edgebert.runtimes.tflite.layout import ITEM_NAMES, PRODUCER, SEAL, scale_bytes, seal_of
 
@@ -16,6 +18,7 @@ from edgebert.runtimes.tflite.layout import ITEM_NAMES, PRODUCER, SEAL, scale_by
 KEPT = (b"min_runtime_version",)
 # XNNPACK computes a graph in half precision where the file allows it and the processor can:
 # https://ai.google.dev/edge/litert/models/post_training_float16_quant and the runtime's own metadata schema
+NONE: Mapping[str, bytes] = MappingProxyType({})
 HALF = {"reduced_precision_support": b"fp16accfp16"}
 
 
@@ -62,7 +65,9 @@ def stored(draft: Draft) -> Iterator[tuple[str, Stored]]:
         yield name, Stored(dtypes[number], len(draft.model.buffers[number].data) + extra + own.pop(name, 0))
 
 
-def pack(model: Any, half: bool) -> bytes:
+def pack(
+    model: Any, half: bool, told: Mapping[str, str], entry: bytes = b"", files: Mapping[str, bytes] = NONE
+) -> bytes:
     """Serialize a model with its weights in line, equal vectors stored once, and a seal over all of it.
 
     Scales and zero points are the same for every length, and would be stored for each. In line, weights are aligned to
@@ -71,6 +76,9 @@ def pack(model: Any, half: bool) -> bytes:
     Args:
         model: the flatbuffer as objects of the runtime's schema.
         half: whether the runtime may compute in half precision.
+        told: what the file says of itself, see `edgebert.exporters.common.said`.
+        entry: MediaPipe's entry in the metadata, see `mediapipe.py`; empty where there is none.
+        files: what MediaPipe reads behind the model, by name.
     """
     import flatbuffers  # type: ignore[import-untyped]
 
@@ -89,7 +97,9 @@ def pack(model: Any, half: bool) -> bytes:
 
     model.description = f"{PRODUCER} {version('edgebert')}".encode()
     model.metadata = [entry for entry in model.metadata or () if entry.name in KEPT]
-    for name, text in ((HALF if half else {}) | {SEAL.name: SEAL.blank}).items():
+    entries = {f"{PRODUCER}.{key}": text.encode() for key, text in told.items() if text}
+    entries |= {mediapipe.ENTRY: entry} if entry else {}
+    for name, text in ((HALF if half else {}) | entries | {SEAL.name: SEAL.blank}).items():
         _describe(model, name, text)
     _drop_unused(model)
     for buffer in model.buffers:
@@ -110,7 +120,7 @@ def pack(model: Any, half: bool) -> bytes:
             operator.outputs = np.array(operator.outputs, np.int32)
     builder = Builder()
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return _sealed(builder.Output())
+    return _sealed(bytearray(mediapipe.behind(builder.Output(), files)))
 
 
 def _describe(model: Any, name: str, text: bytes) -> None:

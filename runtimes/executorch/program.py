@@ -5,7 +5,7 @@ and so is the seal of one that edgebert made. Delegates are looked into where th
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ XNNPACK_DTYPES = {
 }  # fmt: skip
 # Constants of these are shapes and the like.
 NOT_WEIGHTS = ("int64", "bool")
+# The note that names the constants which plain kernels read, in their order.
+CONSTANT_NAMES = "constant_names"
 # Operators that read a constant as a table of rows.
 LOOKUPS = ("aten::embedding", "quantized_decomposed::embedding_byte", "quantized_decomposed::embedding_4bit",
            "quantized_decomposed::embedding_2bit")  # fmt: skip
@@ -111,8 +113,9 @@ class ProgramFile:
         self.program = flatbuffer.read(flatbuffer.program_schema(), program)
         self.segments = [self.segment(entry) for entry in self.program["segments"] or []]
         self.named = {entry["key"]: self.segments[entry["segment_index"]] for entry in self.program["named_data"] or []}
-        notes = {plan["name"] for plan in self.program["execution_plan"]}
-        ours = SEAL_KEY in self.named or {"producer", "output_names"} <= notes
+        plans = self.program["execution_plan"]
+        self.metadata = dict(note for plan in plans if (note := self.note(plan)))
+        ours = SEAL_KEY in self.named or {"producer", "output_names"} <= {plan["name"] for plan in plans}
         self.seal = self.read_seal() or (EDITED if ours else None)
         constants = self.program["constant_segment"]
         self.offsets = constants["offsets"].tolist() if constants and constants["offsets"] is not None else []
@@ -137,10 +140,15 @@ class ProgramFile:
         start = _at(self.offsets, tensor["data_buffer_idx"])
         return np.frombuffer(self.constants, dtype, int(np.prod(shape)), start).reshape(shape)
 
+    def name(self, tensor: flatbuffer.Table) -> str:
+        """What a constant that plain kernels read is called."""
+        number, told = tensor["data_buffer_idx"], (tensor["extra_tensor_info"] or {}).get("fully_qualified_name")
+        named = self.metadata.get(CONSTANT_NAMES, "").split(",")
+        return told or (named[number - 1] if number <= len(named) else "") or f"constant.{number}"
+
     def contents(self) -> Contents:
         """Read everything that is told of the file."""
-        plans = self.program["execution_plan"]
-        metadata = dict(note for plan in plans if (note := self.note(plan)))
+        plans, metadata = self.program["execution_plan"], self.metadata
         real = [plan for plan in plans if plan["name"] not in metadata]
         if not real:
             raise flatbuffer.Damage("it has no method")
@@ -226,9 +234,7 @@ class _Method:
             start, room = 0, 0 if storage is None else storage.nbytes
         if start + size > room:
             raise flatbuffer.Damage(f"a constant ends at byte {start + size} of {room}")
-        name = (tensor["extra_tensor_info"] or {}).get(
-            "fully_qualified_name"
-        ) or f"constant.{tensor['data_buffer_idx']}"
+        name = self.file.name(tensor)
         if dtype not in NOT_WEIGHTS:
             self.weights.setdefault(name, Weight(name, dtype, shape, size + extra))
 
@@ -376,9 +382,14 @@ def frame_program(program: flatbuffer.Table, segments: list[bytes], size: int) -
     return b"".join((head.ljust(base, b"\0"), *segments))
 
 
+# Of a graph as stock files have it, and tools know it. What it lacks beside the schema that is read, which knows older
+# files too, is constants in the tables; here they are looked up.
+MARK = b"XN01"
+
+
 def frame_graph(graph: flatbuffer.Table) -> bytes:
     """The bytes that a delegate gets: XNNPACK's header and its graph, whose constants are looked up by name."""
-    tables = flatbuffer.write(flatbuffer.delegate_schema(), graph)
+    tables = flatbuffer.write(replace(flatbuffer.delegate_schema(), identifier=MARK), graph)
     size = -(-len(tables) // 16) * 16
     fields = ((30, 2), (32, 4), (len(tables), 4), (32 + size, 4), (0, 8))
     header = b"\0\0\0\0XH00" + b"".join(number.to_bytes(width, "little") for number, width in fields)

@@ -81,7 +81,7 @@ def _tables(file: ProgramFile) -> Iterator[Constant]:
     """Constants that plain kernels read: tables, whose rows have a scale each in 8 bits."""
     for plan in file.program["execution_plan"]:
         held = {
-            tensor["extra_tensor_info"]["fully_qualified_name"]: tensor
+            file.name(tensor): tensor
             for value in plan["values"]
             if value["val"] and value["val"][0] == "Tensor"
             for tensor in [value["val"][1]]

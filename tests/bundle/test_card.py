@@ -85,7 +85,7 @@ def test_every_task_is_explained() -> None:
 def test_every_target_has_code(task: str, target: str, tmp_path: Path) -> None:
     manifest = bundle.read(bundles.write(tmp_path))
     manifest = replace(manifest, task=task, target=target, lengths=[16, 32], parity=None)
-    card.write(tmp_path, "assistant", manifest, "", {"label": "a", "score": 0.5})
+    card.write(tmp_path, "assistant", manifest, "", "", {"label": "a", "score": 0.5})
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     languages = {
         "executorch": {"kotlin", "python"}, "tflite": {"kotlin", "python"}, "coreml": {"swift", "python"},
@@ -99,7 +99,7 @@ def test_every_target_has_code(task: str, target: str, tmp_path: Path) -> None:
 def test_an_answer_equal_to_torchs_and_any_folders_name_are_told(tmp_path: Path) -> None:
     manifest = bundle.read(bundles.write(tmp_path))
     manifest = replace(manifest, target="onnx", parity={"passed": True, "outputs": {"logits": {"sqnr_db": None}}})
-    card.write(tmp_path, 'my "own" model', manifest, "", {"label": "a"})
+    card.write(tmp_path, 'my "own" model', manifest, "", "", {"label": "a"})
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| compared with torch | logits equal |" in text
     assert "edgebert predict 'my \"own\" model' " in text
@@ -110,7 +110,7 @@ def test_an_answer_equal_to_torchs_and_any_folders_name_are_told(tmp_path: Path)
 def test_labels_and_cards_of_any_kind_are_text(tmp_path: Path) -> None:
     odd = ["a\nb", "`tick`", "{{ 7 * 7 }}", "<script>", "## heading"]
     manifest = replace(bundle.read(bundles.write(tmp_path)), labels=odd, source="{% raw %}", parity=None)
-    card.write(tmp_path, "{{ name }}", manifest, "no front matter", None)
+    card.write(tmp_path, "{{ name }}", manifest, "no front matter", "", None)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "`` `tick` ``" in text
     assert "`{{ 7 * 7 }}`" in text
@@ -132,7 +132,7 @@ LICENCES = [
 
 @pytest.mark.parametrize(("text", "licence"), LICENCES)
 def test_a_licence_is_what_the_front_matter_says(text: str, licence: str) -> None:
-    assert card._licence(text) == licence
+    assert replace(edgebert.load("default"), card=text).license == licence
 
 
 @pytest.mark.parity

@@ -1,6 +1,6 @@
-"""Other people's clients of a folder of Hugging Face's, each in an environment of its own: how it is made, and asked.
+"""Other people's clients of bundles, each in an environment of its own: how it is made, and asked.
 
-`make clients` makes them, 2 GB; tests/bundle/test_clients.py asks them.
+`make clients` makes them, 3 GB; tests/bundle/test_clients.py and tests/exporters/tflite/test_mediapipe.py ask them.
 """
 
 import json
@@ -14,16 +14,22 @@ from paths import ROOT
 
 FOLDER = ROOT / "build" / "clients"
 SCRIPTS = Path(__file__).with_name("clients")
-PYTHON, JAVASCRIPT = FOLDER / "python", FOLDER / "javascript"
-PACKAGES = ("optimum-onnx[onnxruntime]==0.1.0", "sentence-transformers==5.7.0", "fastembed==0.9.1")
+PYTHON, JAVASCRIPT, MEDIAPIPE = FOLDER / "python", FOLDER / "javascript", FOLDER / "mediapipe"
+ENVIRONMENTS = {
+    PYTHON: ("optimum-onnx[onnxruntime]==0.1.0", "sentence-transformers==5.7.0", "fastembed==0.9.1"),
+    MEDIAPIPE: ("mediapipe==1.2.3",),
+}
 MODULES = ("@huggingface/transformers@4.3.2", "onnxruntime-node@1.30.0")  # the first brings onnxruntime-web
+WANTED = "\n".join((*(package for packages in ENVIRONMENTS.values() for package in packages), *MODULES))
 # What onnxruntime-node would fetch beside itself is for graphics cards.
 QUIET = {"ONNXRUNTIME_NODE_INSTALL": "skip", "ONNXRUNTIME_NODE_INSTALL_CUDA": "skip"}
 
 
 def missing() -> str | None:
     """Why no client can be asked; None where all can."""
-    return None if (FOLDER / "done").exists() else "there are no clients: run make clients, which needs node and npm"
+    made = FOLDER / "made.txt"
+    there = made.exists() and made.read_text(encoding="utf-8") == WANTED
+    return None if there else "there are no clients, or older ones: run make clients, which needs node and npm"
 
 
 def build() -> None:
@@ -31,13 +37,14 @@ def build() -> None:
     if missing() is None:
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", PYTHON], check=True)
-    subprocess.run([PYTHON / "bin/pip", "install", "--quiet", *PACKAGES], check=True)
+    for place, packages in ENVIRONMENTS.items():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
+        subprocess.run([place / "bin/pip", "install", "--quiet", *packages], check=True)
     JAVASCRIPT.mkdir(exist_ok=True)
     (JAVASCRIPT / "package.json").write_text('{"private": true, "type": "module"}\n', encoding="utf-8")
     install = ["npm", "install", "--silent", "--no-audit", "--no-fund", *MODULES]
     subprocess.run(install, cwd=JAVASCRIPT, env=os.environ | QUIET, check=True)
-    (FOLDER / "done").touch()
+    (FOLDER / "made.txt").write_text(WANTED, encoding="utf-8")
 
 
 def ask(client: str, task: str, bundle: Path, asked: Any) -> Any:
@@ -46,7 +53,7 @@ def ask(client: str, task: str, bundle: Path, asked: Any) -> Any:
     Args:
         client: `transformers.js`, `onnxruntime-node`, `onnxruntime-web`, or one of those in clients/in_python.py.
         task: as the client calls it; of ONNX Runtime's the path of the file in the bundle.
-        bundle: for ONNX.
+        bundle: what it opens.
         asked: as the client's script takes it.
     """
     if client == "transformers.js":
@@ -54,7 +61,8 @@ def ask(client: str, task: str, bundle: Path, asked: Any) -> Any:
     elif client.startswith("onnxruntime-"):
         command = _node("onnxruntime.mjs", client, bundle / task)
     else:
-        command = [PYTHON / "bin/python", SCRIPTS / "in_python.py", client, task, bundle]
+        python = MEDIAPIPE if client == "mediapipe" else PYTHON
+        command = [python / "bin/python", SCRIPTS / "in_python.py", client, task, bundle]
     done = subprocess.run(
         command, input=json.dumps(asked), capture_output=True, text=True, timeout=300, check=False,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},

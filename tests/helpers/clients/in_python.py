@@ -66,14 +66,27 @@ def fastembed(task: str, bundle: Path, file: str, asked: list[Any]) -> Any:
     return [vector.tolist() for vector in model.embed(asked)]
 
 
+def mediapipe(task: str, bundle: Path, file: str, asked: list[Any]) -> Any:
+    """MediaPipe's tasks: scores by label, or vectors."""
+    from mediapipe.tasks.python import text
+
+    if task == "text-classification":
+        with text.TextClassifier.create_from_model_path(str(bundle / file)) as model:
+            heads = [model.classify(one).classifications for one in asked]
+        return [{each.category_name: each.score for each in head.categories} for (head,) in heads]
+    with text.TextEmbedder.create_from_model_path(str(bundle / file)) as model:
+        return [model.embed(one).embeddings[0].embedding.tolist() for one in asked]
+
+
 CLIENTS: dict[str, Callable[[str, Path, str, list[Any]], Any]] = {
     "optimum": optimum,
     "sentence-transformers": sentence_transformers,
     "fastembed": fastembed,
+    "mediapipe": mediapipe,
 }
 
 if __name__ == "__main__":
     client, task, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    (file,) = (path.name for path in (folder / "onnx").glob("*.onnx"))
+    (file,) = (path.name for path in [*folder.glob("onnx/*.onnx"), *folder.glob("*.tflite")])
     answers = CLIENTS[client](task, folder, file, json.load(sys.stdin))
     print(json.dumps(answers, default=float))

@@ -25,7 +25,7 @@ public data class Scored(val label: String, val score: Double)
  * @property score of it.
  * @property labels the best five; where several may apply those that do, best first.
  * @property scores of all labels, in their order.
- * @property logits of all labels, as the model gave them.
+ * @property logits of all labels, as the model gave them; none where its file applies the activation by itself.
  * @property several whether several labels may apply.
  */
 public data class Classification(

@@ -82,7 +82,8 @@ public class Edgebert private constructor(
     public fun classify(text: String, pair: String? = null): Classification {
         only("sequence-classification")
         val asked = ask(listOf(text to pair))
-        return classify(asked.outputs[0].getValue("logits").values, manifest.labels, manifest.reading, asked)
+        val (output, given) = asked.outputs[0].entries.single() // logits, or what the file makes of them by itself
+        return classify(output, given.values, manifest.labels, manifest.reading, asked)
     }
 
     /** Which of two or more [choices] goes best with a text. */

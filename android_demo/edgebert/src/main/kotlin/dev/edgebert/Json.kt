@@ -14,7 +14,7 @@ internal object Json {
         }
         name("labels").array(answer.labels) { scored(it) }
         if (answer.several) name("scores").numbers(answer.scores)
-        name("logits").numbers(answer.logits)
+        if (answer.logits.isNotEmpty()) name("logits").numbers(answer.logits)
         told(answer)
     }
 

@@ -8,9 +8,15 @@ import dev.edgebert.bundle.Reading
 /** Labels that are told where one applies. */
 private const val TOP = 5
 
-/** Labels of a text, from their logits. */
-internal fun classify(logits: FloatArray, labels: List<String>, reading: Reading, asked: Asked): Classification {
-    val scores = applied(reading.activation, logits)
+/** Labels of a text, from an output that has a number for each. */
+internal fun classify(
+    output: String,
+    values: FloatArray,
+    labels: List<String>,
+    reading: Reading,
+    asked: Asked,
+): Classification {
+    val scores = applied(reading.activation, values)
     val ranked = ranked(scores).map { Scored(labels[it], scores[it]) }
     val found = reading.threshold?.let { least -> ranked.filter { it.score >= least } } ?: ranked.take(TOP)
     return Classification(
@@ -18,7 +24,7 @@ internal fun classify(logits: FloatArray, labels: List<String>, reading: Reading
         score = found.firstOrNull()?.score,
         labels = found,
         scores = scores.toList(),
-        logits = logits.toList(),
+        logits = if (output == "logits") values.toList() else emptyList(),
         several = reading.threshold != null,
         truncated = asked.truncated,
         tokenCount = asked.tokenCount,

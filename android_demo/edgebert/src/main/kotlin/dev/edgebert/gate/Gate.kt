@@ -8,7 +8,9 @@ import dev.edgebert.bundle.Tolerance
 import dev.edgebert.engines.Tensor
 import dev.edgebert.tokenizer.Tokenizer
 import java.util.Locale
+import kotlin.math.ln
 import kotlin.math.log10
+import kotlin.math.max
 import kotlin.math.min
 import kotlin.math.pow
 import kotlin.math.sqrt
@@ -22,6 +24,10 @@ private const val REPEATED = 3
 /** Logits over a vocabulary are kept for so many tokens. */
 private const val WIDE = 4096
 private const val WIDE_TOKENS = 4
+
+/** Outputs that have a number for each label; what a probability or a score nearer to 0 or 1 counts as. */
+private val CLASSES = listOf("logits", "probabilities", "scores")
+private const val SURE = 1e-4
 
 /**
  * Does this machine say what torch says? The questions that Python's `edgebert/gate/parity.py` asks of a file, of the
@@ -96,7 +102,7 @@ internal class Gate(
         if (want.size != got.size) {
             throw EdgebertException("the file's $name has ${got.size} numbers a row, torch's ${want.size}.")
         }
-        if (!overTokens(batch, name)) return want to got
+        if (!overTokens(batch, name)) return asLogits(name, want) to asLogits(name, got)
         val mask = batch.mask(row)
         val width = want.size / batch.expected.getValue(name).shape[1]
         fun cut(numbers: FloatArray) = FloatArray(numbers.size).let { all ->
@@ -119,7 +125,7 @@ internal class Gate(
     ): List<Pair<FloatArray, FloatArray>> {
         val span = name == "start_logits" || name == "end_logits"
         val width = if (span) want.size else batch.expected.getValue(name).shape.last()
-        if ((name != "logits" && !span) || width < 2) return emptyList()
+        if ((name !in CLASSES && !span) || width < 2) return emptyList()
         return (0 until want.size / width).map {
             want.copyOfRange(it * width, (it + 1) * width) to got.copyOfRange(it * width, (it + 1) * width)
         }
@@ -233,6 +239,20 @@ internal class Gate(
         /** Decibels of an error twice as large. */
         val TWICE = 20 * log10(2.0)
     }
+}
+
+/** Logits that give a classifier's probabilities or scores; `as_logits` of Python's `edgebert/gate/parity.py`. */
+private fun asLogits(name: String, output: FloatArray): FloatArray = when (name) {
+    "probabilities" -> {
+        val logs = output.map { ln(max(it.toDouble(), SURE)) }
+        val mean = logs.average()
+        FloatArray(logs.size) { (logs[it] - mean).toFloat() }
+    }
+    "scores" -> FloatArray(output.size) {
+        val sure = output[it].toDouble().coerceIn(SURE, 1 - SURE)
+        ln(sure / (1 - sure)).toFloat()
+    }
+    else -> output
 }
 
 /** Squares of what was due, and of its difference from what came. */
