@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUNDLE := build/default-tflite-w8a8-dynamic
 
-.PHONY: export app java test test-all clients floors lint clean
+.PHONY: export app java test test-all clients floors docs lint clean
 
 export: $(VENV)/.tflite
 	$(BIN)/edgebert export --target tflite --out $(BUNDLE) --force
@@ -57,6 +57,10 @@ clients: $(VENV)/.test
 floors: $(VENV)/.test
 	$(BIN)/python tests/helpers/floors.py
 
+# The site, in build/site. The theme's own advertisement of another tool is no warning of ours.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # mypy checks an installed copy: in the tree it would not see the folders that are mapped into the package.
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -75,6 +79,10 @@ $(VENV)/.test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable ".[all,test]"
 	touch $@ $(VENV)/.tflite
+
+$(VENV)/.docs: $(VENV)/.test
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	touch $@
 
 # Also a trained checkpoint, for the tests that need real weights.
 $(VENV)/.all: $(VENV)/.test

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-TOPS = ("edgebert", "exporters", "runtimes", "tests", "tools", "benchmarks")
+TOPS = ("edgebert", "exporters", "runtimes", "tests", "tools", "benchmarks", "docs", "examples")
 SOURCES = sorted(path for top in TOPS for path in (ROOT / top).rglob("*.py"))
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md"), *(ROOT / "edgebert").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "edgebert").rglob("*.md")])
 FILES = {path.name for path in ROOT.glob("*")} | {path.name for top in TOPS for path in (ROOT / top).rglob("*")}
+FILES.add("SOURCE_CARD.md")  # of a bundle
 
 DOTTED = re.compile(r"(?<![\w./-])edgebert(?:\.[A-Za-z_]\w*)+")
 BELOW = re.compile(rf"(?<![\w./-])(?:{'|'.join(TOPS)})/[\w./-]*\w")

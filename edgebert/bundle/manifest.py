@@ -84,6 +84,13 @@ class Manifest:
         """How large the model file is, external data included."""
         return sum(self.files[name]["bytes"] for name in self.model_files)
 
+    @property
+    def sqnr_db(self) -> float | None:
+        """The lowest signal to error of its outputs, dB; None where it was not looked at, or every one is torch's."""
+        outputs = (self.parity or {}).get("outputs", {})
+        told = [one.get("sqnr_db") for one in outputs.values()]
+        return min((float(one) for one in told if isinstance(one, int | float)), default=None)
+
     def write(self, folder: Path) -> None:
         """Write `manifest.json`, sealed with its own hash."""
         (folder / MANIFEST).write_bytes(sealed(asdict(self)))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 WIDE = 150
 NARROW = 24  # characters that a column is not folded below
 NUMBER = re.compile(r"-?[\d,]+(\.\d+)?(e[+-]?\d+)?( ?(%|ms|s|M|G|kB|MB|GB|dB|to [\d.]+))?|equal|[\d.]+ of \d+")
+BUSY = 0.3  # of the median that lies between the 10th and the 90th percentile of runs, on a host that does something else
 AMPLE = 3.0  # dB above what is asked, from which on it is good
 TENSORS = 8  # how many of a file's largest tensors are listed
 
@@ -259,27 +260,34 @@ def profile(rows: "Sequence[Row]") -> None:
         found, steady = row.found, row.found.latency
         where, how = (row.file, found.device, str(row.length or "-")), found.how.replace("-", " ")
         ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
+        near = "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}"
         band = "-" if row.median_ms is None else " to ".join(map(_ms, row.band_ms))
         measured = found.estimate is None and steady is not None
         times = (_ms(steady.p90_ms), _ms(steady.min_ms)) if measured and steady else ("-", "-")
         spread = (f"{steady.spread:.0%}", str(steady.runs)) if measured and steady else ("-", "-")
-        first.append((*where, ratio, _ms(row.median_ms), band, *times, *spread, how))
+        first.append((*where, ratio, _ms(row.median_ms), band, near, _size(row.file_bytes), how))
         counted = "-" if row.instructions is None else f"{row.instructions / 1e6:.1f} M"
         memory = "-" if found.peak_bytes is None else _size(found.peak_bytes)
         share = "-" if row.delegated is None else f"{row.delegated:.1%}"
-        rest = (_ms(found.load_ms), _ms(found.first_ms), memory, _size(row.file_bytes), share, counted)
-        second.append((*where, *rest, how))
+        second.append((*where, *times, *spread, _ms(found.load_ms), _ms(found.first_ms), memory, share, counted))
         if found.estimate is not None:
             third.append((*where, *_bounds(found.estimate), how))
-    head: tuple[str, ...] = ("ratio", "median ms", "within", "p90", "min", "spread", "runs", "numbers are")
+    head: tuple[str, ...] = ("ratio", "median ms", "within", "SQNR dB", "file size", "numbers are")
     table(("file", "on", "tokens", *head), first, wide=True)
-    head = ("load ms", "first ms", "memory", "file", "delegated", "instructions", "numbers are")
+    head = ("p90", "min", "spread", "runs", "load ms", "first ms", "memory", "delegated", "instructions")
     table(("file", "on", "tokens", *head), second, wide=True)
     if third:
         head = ("bound by", "arithmetic", "moving data", "else", "hottest code", "numbers are")
         table(("file", "on", "tokens", *head), third, wide=True)
     for line in dict.fromkeys(line for row in rows for line in _circumstances(row)):
         print(line)
+    for row in rows:
+        steady = row.found.latency
+        if row.found.how == "measured-on-host" and steady is not None and steady.spread > BUSY:
+            print(
+                f"warning: {row.found.device} was busy: runs of {row.file} at {row.length or 'its own'} tokens differ by "
+                f"{steady.spread:.0%}; end what else runs, and profile again"
+            )
 
 
 def _bounds(estimate: "Estimate") -> tuple[str, ...]:

@@ -51,13 +51,13 @@ def draw(rows: Sequence[Row], path: str | Path) -> None:
 
 
 def label(row: Row) -> str:
-    """`tflite w8a8-dynamic on pixel-4`, with the file's name where no recipe is known."""
-    what = f"{row.target} {row.recipe}" if row.recipe else Path(row.file).name
-    return f"{what} on {row.found.device}"
+    """`assistant, tflite w8a8-dynamic, on pixel-4`; of a file that is no bundle its name alone."""
+    what = f"{Path(row.file).name}, {row.target} {row.recipe}" if row.recipe else Path(row.file).name
+    return f"{what}, on {row.found.device}"
 
 
 def series(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by their label, those of one file together; two files of one label get their names.
+    """Rows by their label, those of one file together; two files of one label get their paths.
 
     The slowest series stands first, as the eye finds it in the picture.
     """
@@ -66,7 +66,7 @@ def series(rows: Sequence[Row]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
         text = labels[row.file, row.found.device]
-        name = f"{Path(row.file).name} on {row.found.device}" if text in twice else text
+        name = f"{row.file}, on {row.found.device}" if text in twice else text
         found.setdefault(name, []).append(row)
     ordered = sorted(found.items(), key=lambda item: -max(row.median_ms or 0.0 for row in item[1]))
     return {name: sorted(rows, key=lambda row: row.length or 0) for name, rows in ordered}

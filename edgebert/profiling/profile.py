@@ -55,8 +55,8 @@ class Profile(Table):
 
 
 def profile(
-    files: Sequence[str | Path],
-    devices: Sequence[str] = ("host",),
+    files: str | Path | Sequence[str | Path],
+    devices: str | Sequence[str] = ("host",),
     lengths: Sequence[int] = (),
     threads: int = 1,
     runs: int = 20,
@@ -71,9 +71,9 @@ def profile(
     """Run model files on devices, and tell what they take.
 
     Args:
-        files: bundles and .tflite, .onnx or .pte files, whoever made them; with `extrapolate_layers` bundles, presets
-            and checkpoints.
-        devices: names such as `host`, `pixel-4`, `adb`; see `edgebert.runtimes.devices.device_names`.
+        files: one or several bundles and .tflite, .onnx or .pte files, whoever made them; with `extrapolate_layers`
+            bundles, presets and checkpoints.
+        devices: one or several names such as `host`, `pixel-4`, `adb`; see `edgebert.runtimes.devices.device_names`.
         lengths: tokens; empty takes each of a bundle's lengths, and the shape that another file has (128 where free).
         threads: of the runtime.
         runs: that count, where a device measures.
@@ -90,6 +90,8 @@ def profile(
         MissingDependency: a device, or a runtime on it, must be set up first.
         Unsupported: a bundle is one that only Apple's devices run.
     """
+    files = [files] if isinstance(files, str | Path) else files
+    devices = [devices] if isinstance(devices, str) else devices
     check_numbers(lengths, threads, runs)
     others = [row for path in shared for row in told.load(path)]
     if others and not (files or calibrate or per_op or extrapolate_layers):

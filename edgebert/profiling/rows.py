@@ -33,6 +33,7 @@ class Row:
         found: what the device told, with what kind of numbers they are.
         ratio: median latency over that of the fastest row at the same length; None where either has no time.
         layers: that numbers of a file with fewer layers were extended to; None where the whole file ran.
+        sqnr_db: see `Subject`.
     """
 
     file: str
@@ -44,6 +45,7 @@ class Row:
     found: Measurement
     ratio: float | None = None
     layers: int | None = None
+    sqnr_db: float | None = None
 
     @property
     def median_ms(self) -> float | None:
@@ -89,6 +91,7 @@ class Row:
             "memory_mb": None if peak is None else megabytes(peak),
             "size_mb": megabytes(self.file_bytes),
             "delegated": self.delegated,
+            "sqnr_db": self.sqnr_db,
             "instructions": self.instructions,
         }
 
@@ -136,7 +139,10 @@ def row(one: Subject, found: Measurement) -> Row:
     """A row of what a device found, without its ratio as yet; a simulated phone's times as one was calibrated."""
     found = correction.apply(found, one.kind)
     found = replace(found, notes=(*found.notes, *one.notes))
-    return Row(one.name, one.target, one.recipe, _tokens(found.inputs), one.file_bytes, one.delegated, found)
+    tokens = _tokens(found.inputs)
+    return Row(
+        one.name, one.target, one.recipe, tokens, one.file_bytes, one.delegated, found, sqnr_db=one.sqnr_db
+    )  # fmt: skip
 
 
 def _tokens(inputs: Sequence[Spec]) -> int | None:

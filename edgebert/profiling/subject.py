@@ -36,6 +36,8 @@ class Subject:
         manifest: of a bundle; None for another file.
         kind: dtype of most of its weights, as calibrations are kept by; None where no runtime here reads the file.
         notes: what a reader of its rows must know.
+        sqnr_db: how far the least exact output of a bundle is from torch, as its export found; None of another file,
+            and where it was not looked at, or is equal.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Subject:
     manifest: Manifest | None = None
     kind: str | None = None
     notes: tuple[str, ...] = ()
+    sqnr_db: float | None = None
 
 
 def devices(names: Sequence[str]) -> list[Device]:
@@ -118,7 +121,7 @@ def _of_bundle(path: Path, lengths: Sequence[int]) -> Subject:
         str(path), path / manifest.model_file, manifest.target, manifest.model_bytes, manifest.recipe,
         told["share"] if told else None,
         manifest.graph["ops"], tuple(lengths) or tuple(manifest.lengths), manifest,
-        next(iter(manifest.graph["weight_bytes"]), None),
+        next(iter(manifest.graph["weight_bytes"]), None), sqnr_db=manifest.sqnr_db,
     )  # fmt: skip
 
 

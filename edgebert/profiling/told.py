@@ -4,8 +4,8 @@ The file is one JSON object in UTF-8, without a byte order mark, of up to 8 MiB 
 
     {"rows": [ROW, ...], "operators": [], "calibrations": []}
 
-The last two may be left out, and are not read. A ROW has these keys, all of them and no other; every text is printable,
-on one line:
+The last two may be left out, and are not read. A ROW has these keys, all of them and no other, but that `sqnr_db` may be
+left out; every text is printable, on one line:
 
     file          text, up to 200 characters: the bundle, as it is shown
     target        "tflite", "onnx" or "executorch"; runtime: the same
@@ -15,6 +15,7 @@ on one line:
     delegated     0 to 1: the manifest's `graph.delegation.share`; or null
     ratio         number or null; not read: it is made anew, over all rows that are shown together
     layers        null in the app
+    sqnr_db       number: how far a bundle's least exact output is from torch, in decibel; or null
     device        text, up to 80 characters: the phone, as it is shown, such as "Google Pixel 8"
     how           "measured-on-phone", "measured-on-host" or "simulated"
     threads       whole number, of the runtime
@@ -55,6 +56,7 @@ MOST = 1e15  # of any number: what plots and tables take
 ALONE = "by the app, not on a phone"
 TOP = {"rows", "operators", "calibrations"}
 OWN = [field.name for field in fields(Row) if field.name != "found"]
+LATER = ("sqnr_db",)  # what rows of older files and the app lack
 
 # What builds of no phone have in what they call themselves.
 NO_PHONE = ("robolectric", "sdk_gphone", "emulator", "goldfish", "ranchu", "cuttlefish", "vbox")
@@ -85,6 +87,8 @@ def _row(raw: Any, where: str) -> Row:
         InputError: it is none; `where` stands before what is wrong.
     """
     names = {*OWN, *(field.name for field in fields(Measurement))}
+    if isinstance(raw, dict):
+        raw = {key: None for key in LATER} | raw
     if not isinstance(raw, dict) or set(raw) != names:
         odd = sorted(set(raw) ^ names) if isinstance(raw, dict) else [type(raw).__name__]
         raise InputError(f"{where} has missing or unknown fields: {', '.join(odd):.200}; share it again.")

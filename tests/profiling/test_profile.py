@@ -98,6 +98,23 @@ def test_the_tables_name_every_number_and_what_kind_it_is(
     for words in ("measured on host", "simulated", "2.00", "2.40 to 3.75", "load", "a note", "onnxruntime 1", "5.0 MB"):
         assert words in out
     assert max(map(len, out.splitlines()[:8])) > 80  # not folded to a terminal that is not there
+    assert "SQNR" not in out, "a column without a number"
+    assert "busy" not in out
+
+
+def test_one_table_has_ratio_and_quality_and_a_busy_host_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgebert.cli import render
+
+    slow = replace(told("host", 3.0), file="float.onnx", sqnr_db=123.4)
+    steady = replace(told("host", 1.5), sqnr_db=23.4)
+    busy = replace(steady.found, latency=Latency(1.5, 3.0, 1.0, 4.0, 0.8, 5))
+    render.profile(ranked([slow, replace(steady, found=busy)]))
+    out = capsys.readouterr().out
+    first = out[: out.index("p90")]
+    for words in ("float.onnx", "123.4", "23.4", "2.00", "1.00", "SQNR dB"):
+        assert words in first
+    (warning,) = (line for line in out.splitlines() if line.startswith("warning:"))
+    assert "host was busy: runs of host.onnx at 8 tokens differ by 80%" in warning
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -288,15 +305,15 @@ def test_a_picture_is_drawn_whole_with_a_series_for_each_file_and_device(tmp_pat
     assert (tmp_path / "a.png").stat().st_size > 20_000
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     timed = [row for row in rows if row.median_ms is not None]
-    assert list(plot.series(timed)) == ["onnx fp32 on pixel-4", "onnx fp32 on host"]
+    assert list(plot.series(timed)) == ["pixel-4.onnx, onnx fp32, on pixel-4", "host.onnx, onnx fp32, on host"]
     figure = plot._figure(timed)
     over_length, over_size = figure.axes
     assert [list(line.get_xdata()) for line in over_length.get_lines()] == [[8, 16], [8, 16]]
     assert [list(line.get_ydata()) for line in over_length.get_lines()] == [[3.0, 5.0], [1.0, 2.0]]
     assert over_size.get_xlim()[1] > 5
-    # Two files of one recipe are told apart by name.
-    twice = [replace(rows[0], file="x/a"), replace(rows[0], file="x/b")]
-    assert set(plot.series(twice)) == {"a on host", "b on host"}
+    # Two files of one name are told apart by where they stand.
+    twice = [replace(rows[0], file="x/a"), replace(rows[0], file="y/a")]
+    assert set(plot.series(twice)) == {"x/a, on host", "y/a, on host"}
     with pytest.raises(InputError, match="no device told a time"):
         plot.draw([told("pixel-3", None)], tmp_path / "b.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -49,6 +49,7 @@ def test_a_row_of_the_app_is_a_row(tmp_path: Path) -> None:
     (row,) = told.load(save(tmp_path / "phone.json", ROW))
     assert row.found.how == PHONE
     assert row.to_dict() == json.loads(json.dumps(ROW)) | {
+        "sqnr_db": None,
         "delegated": 1.0, "notes": (), "inputs": ({**SPEC, "shape": (1, 32)},),
         "outputs": ({**SPEC, "dtype": "float32", "shape": (1, 32)},),
     }  # fmt: skip

@@ -7,7 +7,7 @@ from edgebert.cli import support
 from edgebert.gate.parity import TOLERANCES
 from edgebert.quantization.recipes import NOT_TAKEN, RECIPES, TARGET_RECIPES, floor, kept
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "choosing.md"
 
 
 def test_each_cell_is_taken_and_has_a_tolerance_or_is_refused_and_has_a_reason() -> None:
@@ -44,8 +44,8 @@ def test_kept_names_a_module_and_all_that_is_in_it(name: str, patterns: tuple[st
     assert kept(name, patterns) is expected
 
 
-def test_readme_holds_the_matrix() -> None:
-    text = README.read_text(encoding="utf-8")
+def test_the_docs_hold_the_matrix() -> None:
+    text = PAGE.read_text(encoding="utf-8")
     assert support.markdown(support.targets()) in text
     assert support.markdown(support.tasks()) in text
     assert support.markdown(support.floors()) in text

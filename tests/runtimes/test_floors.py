@@ -18,7 +18,7 @@ from edgebert.models.signature import Arrays
 from edgebert.quantization.recipes import FLOORS, RECIPES, TARGET_RECIPES
 from edgebert.runtimes import SUFFIXES
 
-DOCS = ROOT / "benchmarks" / "floors.md"
+DOCS = ROOT / "docs" / "floors.md"
 TARGETS = ("tflite", "onnx")
 LENGTHS = (8, 16)
 # Grouped projections and a head of one token; blocks of four-bit weights and a tied output layer for every token; a
