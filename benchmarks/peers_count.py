@@ -27,7 +27,9 @@ RACE = Path(__file__).with_name("peers_race.py")
 
 def parts(model: Path) -> list[Path]:
     """A model file and the data that stands beside it."""
-    return [path for path in (model, model.with_name(f"{model.name}.data")) if path.is_file()]
+    return [
+        path for path in (model, *map(model.with_name, (f"{model.name}.data", f"{model.name}_data"))) if path.is_file()
+    ]
 
 
 def size(model: Path) -> int:

@@ -79,7 +79,8 @@ def start(guest: Any, job: dict[str, Any]) -> dict[str, float]:
     row = guest.choose(specs, guest.read_cases(specs, job) if job["inputs"] else {}, job)
     _, first_ns = guest.timed(model.run, row)
     path = Path(job["model"])
-    files = [path, path.with_name(f"{path.name}.data"), Path(job.get("cache") or path)]
+    beside = (path.with_name(f"{path.name}{end}") for end in (".data", "_data"))
+    files = [path, *beside, Path(job.get("cache") or path)]
     return {
         "load_ms": load_ns / 1e6,
         "first_ms": first_ns / 1e6,

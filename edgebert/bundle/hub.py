@@ -39,7 +39,10 @@ def describe(folder: Path, source: Checkpoint, recipe: str, longest: int) -> Non
     """
     words = source.tokenizer and replace(source.tokenizer, max_length=longest)
     # Which of the files that there may be is meant.
-    config = {**source.raw_config, "transformers.js_config": {"dtype": DTYPES[recipe][0]}}
+    browser: dict[str, str | bool] = {"dtype": DTYPES[recipe][0]}
+    if (folder / f"{model_file('onnx', recipe)}_data").exists():
+        browser["use_external_data_format"] = True
+    config = {**source.raw_config, "transformers.js_config": browser}
     replace(source, tokenizer=words, raw_config=config).describe(folder)
     if words:
         named = {role: words.backend.id_to_token(number) for role, number in words.ids.items()}

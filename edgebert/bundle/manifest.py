@@ -76,7 +76,7 @@ class Manifest:
     @property
     def model_files(self) -> tuple[str, ...]:
         """The model file's entries in `files`: itself, or what is in it, and its external data."""
-        own = (self.model_file, f"{self.model_file}.data")
+        own = (self.model_file, f"{self.model_file}_data")
         return tuple(name for name in self.files if name in own or name.startswith(f"{self.model_file}/"))
 
     @property

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WIDE = 150
 NARROW = 24  # characters that a column is not folded below
 NUMBER = re.compile(r"-?[\d,]+(\.\d+)?(e[+-]?\d+)?( ?(%|ms|s|M|G|kB|MB|GB|dB|to [\d.]+))?|equal|[\d.]+ of \d+")
-BUSY = 0.3  # of the median that lies between the 10th and the 90th percentile of runs, on a host that does something else
+BUSY = 0.3  # of the median, from the 10th to the 90th percentile of runs: the host does something else beside
 AMPLE = 3.0  # dB above what is asked, from which on it is good
 TENSORS = 8  # how many of a file's largest tensors are listed
 
@@ -285,8 +285,8 @@ def profile(rows: "Sequence[Row]") -> None:
         steady = row.found.latency
         if row.found.how == "measured-on-host" and steady is not None and steady.spread > BUSY:
             print(
-                f"warning: {row.found.device} was busy: runs of {row.file} at {row.length or 'its own'} tokens differ by "
-                f"{steady.spread:.0%}; end what else runs, and profile again"
+                f"warning: {row.found.device} was busy: runs of {row.file} at {row.length or 'its own'} tokens differ "
+                f"by {steady.spread:.0%}; end what else runs, and profile again"
             )
 
 

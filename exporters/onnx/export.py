@@ -71,7 +71,7 @@ def export(
     in_half: Mapping[str, float] | None = USUAL,
     about: About = UNTOLD,
 ) -> Artifact:
-    """Write the model as one .onnx file; weights of 2 GiB and more stand beside it in `<name>.onnx.data`.
+    """Write the model as one .onnx file; weights of 2 GiB and more stand beside it in `<name>.onnx_data`.
 
     Args:
         model: the torch model; it is not changed.
@@ -262,7 +262,7 @@ def _write(model: Any, path: Path) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         try:
             size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
-            data = f"{path.name}.data" if size > ONE_FILE else None
+            data = f"{path.name}_data" if size > ONE_FILE else None  # as optimum and transformers.js call it
             onnx_ir.save(model, scratch / path.name, external_data=data)
             _seal(scratch / path.name)
             for file in sorted(scratch.iterdir(), reverse=True):  # the data before the file that names it

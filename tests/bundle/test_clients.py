@@ -120,6 +120,18 @@ def test_a_masked_word(bundle: Callable[..., Path], client: str) -> None:
     ]
 
 
+def test_weights_in_a_second_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of 2 GB are, here with a limit that a tiny model passes."""
+    monkeypatch.setattr("edgebert.exporters.onnx.export.ONE_FILE", 10_000)
+    source = CHECKPOINTS["classes"](tmp_path / "source")
+    folder = edgebert.export(source, target="onnx", recipe="fp32", lengths=(32,), out=tmp_path / "out").folder
+    assert (folder / "onnx" / "model.onnx_data").exists()
+    wanted = ours(folder, lambda opened: [scores(opened.classify(text)["labels"]) for text in TEXTS])
+    for client in PIPELINES:
+        told = clients.ask(client, "text-classification", folder, TEXTS)
+        assert [scores(one) for one in told] == [pytest.approx(one, abs=NEAR) for one in wanted]
+
+
 ASKED = [("Where is the red house?", TEXTS[0]), ("Where is it?", TEXTS[2])]
 
 

@@ -223,7 +223,7 @@ def test_large_models_keep_their_weights_beside_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(exporter, "ONE_FILE", 10_000)
     model = visible("bert", "token-classification")
     path = exporter.export(model, RECIPES["fp32"], (16,), tmp_path / "m.onnx").path
-    data = tmp_path / "m.onnx.data"
+    data = tmp_path / "m.onnx_data"
     assert sorted(tmp_path.iterdir()) == [path, data]
     session = runtime.open(path)
     inputs = batch(2, 9)
@@ -242,7 +242,7 @@ def test_large_models_keep_their_weights_beside_the_file(tmp_path, monkeypatch):
     assert runtime.open(path)  # a link that stays inside the folder is the user's own
     (tmp_path / "sub").mkdir()
     moved = path.rename(tmp_path / "sub" / "m.onnx")
-    data.rename(tmp_path / "sub" / "m.onnx.data")
+    data.rename(tmp_path / "sub" / "m.onnx_data")
     with pytest.raises(InputError, match="outside its folder"):
         runtime.open(moved)
 
