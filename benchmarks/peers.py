@@ -9,10 +9,10 @@ ExecuTorch's XNNPACK partitioner and quantizer. Weights are random, and the same
 torch's float32 answers, on the simulated phone itself. On `host` a model's files of one runtime and precision are timed
 in turn, A B A B, on one core, and each is started in processes of its own, see `start.py`.
 
-The work folder gets the files, `peers.json`, `peers.md` and `peers-<device>.png`; pages in `docs/` keep what came of it.
-A run that was ended goes on where it was; results that are kept there from other selections stay in the table. A file
-that cannot be made or run is a row with its reason. Needs `pip install -e ".[all,test]"`, `edgebert device setup`, and
-for optimum-onnx what its row tells. All of it takes hours: a float32 BERT is counted in 3 minutes.
+The work folder gets the files, `peers.json`, `peers.md` and `peers-<device>.png`; pages in `docs/` keep what came of
+it. A run that was ended goes on where it was; results that are kept there from other selections stay in the table. A
+file that cannot be made or run is a row with its reason. Needs `pip install -e ".[all,test]"`, `edgebert device
+setup`, and for optimum-onnx what its row tells. All of it takes hours: a float32 BERT is counted in 3 minutes.
 """
 
 import argparse

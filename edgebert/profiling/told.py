@@ -4,8 +4,8 @@ The file is one JSON object in UTF-8, without a byte order mark, of up to 8 MiB 
 
     {"rows": [ROW, ...], "operators": [], "calibrations": []}
 
-The last two may be left out, and are not read. A ROW has these keys, all of them and no other, `sqnr_db` if it is known;
-every text is printable, on one line:
+The last two may be left out, and are not read. A ROW has these keys, all of them and no other, `sqnr_db` if it is
+known; every text is printable, on one line:
 
     file          text, up to 200 characters: the bundle, as it is shown
     target        "tflite", "onnx" or "executorch"; runtime: the same
