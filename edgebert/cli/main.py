@@ -459,6 +459,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found.to_dict()))
         return 0
+    render.opening(Path(arguments.path), manifest, facts)
     if manifest is not None:
         render.manifest(manifest)
     render.facts(facts)

@@ -1,11 +1,14 @@
 """What the command line shows a person: steps on standard error, tables on standard output."""
 
+import json
 import math
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ NARROW = 24  # characters that a column is not folded below
 NUMBER = re.compile(r"-?[\d,]+(\.\d+)?(e[+-]?\d+)?( ?(%|ms|s|M|G|kB|MB|GB|dB|to [\d.]+))?|equal|[\d.]+ of \d+")
 BUSY = 0.3  # of the median, from the 10th to the 90th percentile of runs: the host does something else beside
 AMPLE = 3.0  # dB above what is asked, from which on it is good
+# A file's ending to what runs it.
+CALLED = {".tflite": "LiteRT", ".onnx": "ONNX Runtime", ".pte": "ExecuTorch", ".mlpackage": "Core ML"}
+SAID = 200  # characters of what a file says of itself that are shown
 TENSORS = 8  # how many of a file's largest tensors are listed
 
 
@@ -166,6 +172,28 @@ def _errors(outputs: "dict[str, ErrorStats]") -> None:
     table(("output", "max |d|", "mean |d|", "cosine", "SQNR dB", "equal labels"), rows)
 
 
+def opening(path: Path, manifest: "Manifest | None", facts: "Facts") -> None:
+    """Print what a bundle or file is, and how it is called."""
+    from edgebert.bundle.card import ABOUT, asked_of
+
+    if manifest is not None:
+        size, of = f"{manifest.model_bytes / 1e6:.1f} MB", f"{manifest.recipe} for {manifest.target}"
+        print(f"{path}: {manifest.family} for {manifest.task}, {of}, {size}. {ABOUT[manifest.task]}")
+        first, *more = (json.dumps(text, ensure_ascii=False) for text in asked_of(manifest.task))
+        asked = " ".join([first, *(f"--pair {text}" for text in more)])
+        print(f"call it: edgebert predict {shlex.quote(str(path))} {asked}; from an app, see its README.md")
+        return
+    said = {key.removeprefix("edgebert."): text for key, text in facts.metadata.items()}
+    maker = next(
+        (said[key] for key in ("producer", "author", "description") if said.get(key)), "a tool it does not name"
+    )
+    known = (
+        f"{said['family']} for {said['task']}, {said['recipe']}," if {"family", "task", "recipe"} <= set(said) else ""
+    )
+    print(f"{path}: {known or f'a {path.suffix} file'} made by {maker}")
+    print(f"call it: {CALLED[path.suffix]} with {_shapes(facts.inputs)}; it gives {_shapes(facts.outputs)}")
+
+
 def manifest(manifest: "Manifest") -> None:
     """Print what a bundle says of itself, and what its weights became."""
     state = "not checked" if manifest.parity is None else "passed" if manifest.parity["passed"] else "FAILED"
@@ -227,7 +255,7 @@ def facts(facts: "Facts") -> None:
         ("weights", _megabytes(facts.weight_bytes)),
         ("by name", _megabytes(by_part((weight.name, weight.bytes) for weight in facts.weights))),
         ("largest", "; ".join(f"{w.name} {w.dtype} {list(w.shape)} {w.bytes / 1e6:.2f} MB" for w in largest)),
-        *((f"says {key}", text) for key, text in facts.metadata.items()),
+        *((f"says {key}", text[:SAID] + " ..." * (len(text) > SAID)) for key, text in facts.metadata.items()),
     ]
     table(("file", ""), rows)
 

@@ -39,7 +39,7 @@ ASKED = [
     ("regression", CLASSES, "bert", {"problem_type": "regression", "num_labels": 1}),
 ]
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.slow]
 
 
 def exported(source: Path, task: str, out: Path) -> None:
@@ -94,7 +94,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return run(tmp_path_factory, LATEST)
 
 
-@pytest.mark.parametrize("how", [LATEST, pytest.param(ALL, marks=pytest.mark.slow)], ids=["latest", "all"])
+@pytest.mark.parametrize("how", [LATEST, ALL], ids=["latest", "all"])
 def test_every_test_of_library_and_app_passes(tmp_path_factory: pytest.TempPathFactory, how: tuple[str, str]) -> None:
     ran = run(tmp_path_factory, how)
     skipped = {"dev.edgebert.app.TasksTest.every task answers": "skipped"} if how == LATEST else {}

@@ -267,6 +267,13 @@ def test_the_whole_way_by_command(
     shown = capsys.readouterr().out
     for told in ("embeddings", "feed-forward", "memory to export", "largest"):
         assert told in shown
+    what, how = shown.splitlines()[:2]
+    assert what.startswith("out: squeezebert for sequence-classification, ")
+    assert how.startswith('call it: edgebert predict out "')
+    assert main(["inspect", "out/model.pte"]) == 0
+    what, how = capsys.readouterr().out.splitlines()[:2]
+    assert what.startswith("out/model.pte: squeezebert for sequence-classification, ")
+    assert how.startswith("call it: ExecuTorch with input_ids int32 [1, ")
 
     assert main(["export", "--target", "executorch", "--recipe", "fp32", "--out", "out"]) == 2
     assert "pass --force" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parity
 @pytest.mark.parametrize(("family", "task"), quick(CASES, QUICK))
-@pytest.mark.parametrize("recipe", ["fp32", "w8a8-dynamic"])
+@pytest.mark.parametrize("recipe", quick(["fp32", "w8a8-dynamic"], ["w8a8-dynamic"]))
 def test_answers_are_torchs(exported, family, task, recipe):
     model, path = exported(family, task, recipe)
     session = runtime.open(path)
