@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jvm
 import pytest
 from answering import save, save_sentence_encoder
 from cases import MATTER, PROSE, strings
@@ -161,6 +162,25 @@ def test_several_labels_and_regression(jar: Path, place: Path, kind: str, target
         wanted = python_says(opened, lines)
     for line, ours, theirs in zip(lines, wanted, kotlin_says(jar, bundle, lines), strict=True):
         same(ours, theirs, EXACT, str(line)[:200])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_a_file_that_applies_its_activation_is_read_and_held_to_torch(jar: Path, place: Path, kind: str) -> None:
+    source = once(place, f"mediapipe-{kind}", "bert", CLASSES, **SEVERAL.get(kind, {}))
+    bundle = place / f"mediapipe-{kind}-bundle"
+    edgebert.export(source, out=bundle, metadata="mediapipe", recipe="fp32")
+    lines = asked(CLASSES)
+    with edgebert.open(bundle) as opened:
+        wanted = python_says(opened, lines)
+    for line, ours, theirs in zip(lines, wanted, kotlin_says(jar, bundle, lines), strict=True):
+        assert "logits" not in ours
+        same(ours, theirs, EXACT, str(line)[:200])
+    jvm.compiled()
+    command = [*jvm.command("dev.edgebert.CheckBundleKt"), str(bundle)]
+    checks = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout.splitlines()
+    assert checks
+    assert [line for line in checks if not line.startswith("true ")] == []
 
 
 # Python and the JVM have other releases of a runtime here, whose kernels may round a number the other way. With ONNX
