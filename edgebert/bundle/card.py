@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
@@ -88,7 +89,8 @@ def write(
     text = _environment().get_template(TEMPLATE).render(
         m=manifest, name=name, in_shell=shlex.quote(name), in_code=json.dumps(name, ensure_ascii=False),
         about=ABOUT[manifest.task], asked=asked, answer=_shortened(answer or {}),
-        lengths=_lengths(manifest), reading=_reading(manifest), shape=_shape, version=version("edgebert"),
+        lengths=_lengths(manifest), reading=_reading(manifest), version=version("edgebert"),
+        shape=partial(_shape, by_choice=len(manifest.inputs[0]["shape"]) == 3),
         quoted=[json.dumps(text, ensure_ascii=False) for text in asked_of(manifest.task)], verb=VERBS[manifest.task][0],
         told=VERBS[manifest.task][1], mediapipe=RUNNERS.get(manifest.task) if NOTE in manifest.notes else None,
         mediapipe_note=NOTE, pipeline=PIPELINES.get(manifest.task), licence=license,
@@ -126,8 +128,8 @@ def _shortened(answer: Mapping[str, Any]) -> str:
     return json.dumps(told, ensure_ascii=False)
 
 
-def _shape(sizes: list[int]) -> str:
-    free = iter(("batch", "tokens"))
+def _shape(sizes: list[int], by_choice: bool) -> str:
+    free = iter(("batch", "choices", "tokens") if by_choice else ("batch", "tokens"))
     return ", ".join(next(free, "any") if size == -1 else str(size) for size in sizes)
 
 

@@ -47,6 +47,7 @@ OPSET = 20
 # came with later ones, types of 4 bits among it, is not used: two 4-bit numbers are a byte here.
 IR_VERSION = 9
 AXES = ("batch_size", "sequence_length")
+CHOICES = "num_choices"
 # A protobuf message ends at 2 GiB; what a graph adds to its weights, some 100 KB a layer, fits the margin many times.
 ONE_FILE = 2**31 - 2**26
 
@@ -232,12 +233,37 @@ def _widen_inputs(graph: Any) -> None:
         value.replace_all_uses_with(narrow)
 
 
+def _by_choice(graph: Any) -> None:
+    """Take (batch, choices, tokens) and give (batch, choices), as transformers' models for multiple choice do."""
+    import onnx_ir
+
+    first, batch, tokens = graph[0], *AXES
+    for i, rows in enumerate(list(graph.inputs)):
+        whole = onnx_ir.Input(rows.name, onnx_ir.Shape([batch, CHOICES, tokens]), rows.type)
+        graph.inputs[i] = whole
+        if rows.uses():
+            flat = onnx_ir.node("Flatten", [whole], {"axis": 2})
+            graph.insert_before(first, flat)
+            flat.outputs[0].name, flat.outputs[0].type = f"{rows.name}.rows", rows.type
+            rows.replace_all_uses_with(flat.outputs[0])
+    shape = onnx_ir.node("Shape", [graph.inputs[0]], {"start": 0, "end": 2})
+    scores = graph.outputs[0]
+    told = onnx_ir.node("Reshape", [scores, shape.outputs[0]])
+    graph.extend([shape, told])
+    (given,), name = told.outputs, scores.name
+    shape.outputs[0].name, scores.name, given.name = "choices.shape", f"{name}.rows", name
+    given.shape, given.type = onnx_ir.Shape([batch, CHOICES]), scores.type
+    graph.outputs[0] = given
+
+
 def _finish(model: Any, source: Model, longest: int, told: Mapping[str, str]) -> None:
     """Take out what tells of this machine, and write in what the runtime asks for."""
     import onnx_ir.passes.common as passes
 
     _name_axes(model.graph)
     _widen_inputs(model.graph)
+    if source.task == "multiple-choice":
+        _by_choice(model.graph)
     passes.ClearMetadataAndDocStringPass()(model)  # stack traces with this machine's paths
     model.ir_version = IR_VERSION
     model.graph.name, model.producer_name, model.producer_version = "edgebert", PRODUCER, version("edgebert")

@@ -106,6 +106,11 @@ def _facts(path: Path, found: file.File, described: native.Described) -> Facts:
     )
 
 
+def by_choice(rows: np.ndarray, rank: int) -> np.ndarray:
+    """Rows (B, T) for a file that takes choices, (B, C, T), each as the only one."""
+    return rows[:, None] if rank == 3 else rows
+
+
 class OnnxSession:
     """One open ONNX file."""
 
@@ -140,7 +145,10 @@ class OnnxSession:
         self._session = None
 
     def _row(self, row: Arrays) -> Arrays:
-        given = {spec.name: row[spec.name].astype(spec.dtype, copy=False) for spec in self._facts.inputs}
+        given = {
+            spec.name: by_choice(row[spec.name].astype(spec.dtype, copy=False), len(spec.shape))
+            for spec in self._facts.inputs
+        }
         try:
             values = self._session.run(None, given)
         except Exception as error:  # its exceptions share no base class below Exception
@@ -151,14 +159,14 @@ class OnnxSession:
         """Refuse a file that does not take edgebert's three inputs."""
         takes = {spec.name: spec for spec in self._facts.inputs}
         fits = set(takes) == set(INPUTS) and all(
-            spec.dtype in ("int32", "int64") and len(spec.shape) == 2 and spec.shape[0] in (-1, 1)
+            spec.dtype in ("int32", "int64") and len(spec.shape) in (2, 3) and set(spec.shape[:-1]) <= {-1, 1}
             for spec in takes.values()
         )
         if not fits:
             found = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in self._facts.inputs)
             raise InputError(
                 f"the file takes {found}; edgebert runs files that take {', '.join(INPUTS)}, int32 or int64 (batch, "
-                "tokens). Only its facts can be read."
+                "tokens), or (batch, choices, tokens). Only its facts can be read."
             )
 
 
@@ -176,6 +184,6 @@ def _saturates() -> bool:
 
 def _lengths(inputs: Sequence[Spec]) -> tuple[int, ...]:
     """The one fixed length of a file from elsewhere whose token axis is not free."""
-    sizes = {spec.shape[1] for spec in inputs if len(spec.shape) == 2}
+    sizes = {spec.shape[-1] for spec in inputs if len(spec.shape) in (2, 3)}
     fixed = sizes.pop() if len(sizes) == 1 else -1
     return (fixed,) if fixed > 0 else ()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgebert.models.signature import INPUTS, Arrays
+from edgebert.runtimes.onnx.session import by_choice
 from edgebert.runtimes.session import Constant, Unrounded
 
 # A weight's integers, and their scales, as the exporter names them.
@@ -70,7 +71,7 @@ def open_unrounded(path: Path) -> tuple[Unrounded, ...]:
     names = [value.name for value in session.get_outputs()]
 
     def run(inputs: Arrays) -> Arrays:
-        given = {name: inputs[name].astype(np.int64) for name in INPUTS}
+        given = {name: by_choice(inputs[name].astype(np.int64), len(session.get_inputs()[0].shape)) for name in INPUTS}
         return dict(zip(names, session.run(names, given), strict=True))
 
     return (Unrounded(run, exact=not rewrite.halves, by_tanh=rewrite.by_tanh),)

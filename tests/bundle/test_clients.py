@@ -35,6 +35,7 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "entities": lambda folder: save(folder, "token-classification", **labelled("O", "B-PER", "I-PER", "B-LOC")),
     "question-answering": lambda folder: save(folder, "question-answering"),
     "masked-lm": lambda folder: save(folder, "masked-lm"),
+    "choices": lambda folder: save(folder, "multiple-choice"),
     "mean": save_sentence_encoder,
     "cls": lambda folder: save_sentence_encoder(folder, modes="cls", normalize=False),
     "dense": lambda folder: save_sentence_encoder(folder, dense=16),
@@ -91,6 +92,14 @@ def test_classes(bundle: Callable[..., Path], client: str, name: str, recipe: st
     told = map(scores, clients.ask(client, "text-classification", folder, TEXTS))
     for wanted, theirs in zip(ours(folder, classified), told, strict=True):
         assert {label: theirs[label] for label in wanted} == pytest.approx(wanted, abs=near)
+
+
+def test_choices(bundle: Callable[..., Path]) -> None:
+    folder = bundle("choices")
+    asked = [[TEXTS[0], [TEXTS[1], TEXTS[2], TEXTS[3]]], [TEXTS[4], [TEXTS[2], TEXTS[0]]]]
+    wanted = ours(folder, lambda opened: [opened.choose(text, *choices)["logits"] for text, choices in asked])
+    told = clients.ask("optimum", "multiple-choice", folder, asked)
+    assert told == [pytest.approx(one, abs=NEAR) for one in wanted]
 
 
 @pytest.mark.parametrize("client", PIPELINES)

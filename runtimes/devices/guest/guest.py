@@ -111,7 +111,7 @@ class _Onnx:
 
     def __init__(self, job: Job) -> None:
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # its thread would be timed and counted, and it calls home
-        self._library, self._job = importlib.import_module("onnxruntime"), job
+        self._library, self._job, self._by_choice = importlib.import_module("onnxruntime"), job, False
 
     def load(self) -> None:
         options = self._library.SessionOptions()
@@ -126,11 +126,15 @@ class _Onnx:
         found = []
         for spec in self._session.get_inputs():
             kind = {"float": "float32", "double": "float64"}.get(inner := spec.type[7:-1], inner)
-            found.append((spec.name, np.dtype(kind).name, [s if isinstance(s, int) else -1 for s in spec.shape]))
+            shape = [size if isinstance(size, int) else -1 for size in spec.shape]
+            if shape == [-1, -1, -1] and np.dtype(kind).kind == "i":  # ids of choices, of which a row is one
+                self._by_choice, shape = True, shape[1:]
+            found.append((spec.name, np.dtype(kind).name, shape))
         return found
 
     def run(self, row: Arrays) -> Arrays:
-        return dict(zip(self._names, self._session.run(self._names, row), strict=True))
+        given = {name: value[:, None] for name, value in row.items()} if self._by_choice else row
+        return dict(zip(self._names, self._session.run(self._names, given), strict=True))
 
 
 class _Executorch:

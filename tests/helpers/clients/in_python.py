@@ -21,10 +21,17 @@ def optimum(task: str, bundle: Path, file: str, asked: list[Any]) -> Any:
         "question-answering": ("ORTModelForQuestionAnswering", {}),
         "fill-mask": ("ORTModelForMaskedLM", {}),
         "feature-extraction": ("ORTModelForFeatureExtraction", None),
+        "multiple-choice": ("ORTModelForMultipleChoice", None),
     }
     kind, how = kinds[task]
     words = AutoTokenizer.from_pretrained(bundle)
     model = getattr(ort, kind).from_pretrained(bundle, subfolder="onnx", file_name=file, local_files_only=True)
+    if task == "multiple-choice":
+        scored = []
+        for text, choices in asked:
+            rows = words([text] * len(choices), choices, return_tensors="pt", padding=True)
+            scored.append(model(**{name: row[None] for name, row in rows.items()}).logits[0].tolist())
+        return scored
     if how is None:
         given = [
             words([one] if isinstance(one, str) else [list(pair) for pair in one], return_tensors="pt", padding=True)

@@ -40,8 +40,10 @@ internal class OnnxRuntime(file: ByteBuffer, private val manifest: Manifest, thr
     }
 
     private fun tensor(name: String, row: IntArray): OnnxTensor {
-        val shape = longArrayOf(1, row.size.toLong())
-        if (manifest.inputs.first { it.name == name }.dtype == "int32") {
+        val spec = manifest.inputs.first { it.name == name }
+        val shape = LongArray(spec.shape.size) { 1 } // a row, of one choice where the file takes several
+        shape[shape.size - 1] = row.size.toLong()
+        if (spec.dtype == "int32") {
             return OnnxTensor.createTensor(environment, IntBuffer.wrap(row), shape)
         }
         return OnnxTensor.createTensor(environment, LongBuffer.wrap(LongArray(row.size) { row[it].toLong() }), shape)
