@@ -63,7 +63,7 @@ def results(made: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
         "inspect": edgebert.inspect(made.folder),
         "inspect a file": edgebert.inspect(made.folder / made.manifest.model_file),
         "diff": edgebert.diff(made.folder, made.folder),
-        "profile": edgebert.profile([made.folder], runs=2),
+        "profile": edgebert.profile(made.folder, "host", runs=2),
     }
 
 
