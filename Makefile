@@ -39,7 +39,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 test: $(VENV)/.test $(VENV)/.oracle $(PHONE)
 	$(PYTEST) --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-all: $(VENV)/.all $(VENV)/.oracle $(PHONE)
+test-all: $(VENV)/.all $(VENV)/.oracle $(VENV)/.docs $(PHONE)
 	$(PYTEST) --dist worksteal
 
 # transformers 4 beside 5, for its pipeline for questions, which 5 has not; and androguard, a reader of APKs, without the

@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 
 import clients
-import nbformat
 import pytest
 from answering import labelled, save
-from nbclient import NotebookClient
 from paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -66,8 +64,10 @@ def test_what_other_pages_show_runs(page: str, tmp_path: Path) -> None:
 
 
 def test_the_notebook_runs(tmp_path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="make docs installs what runs notebooks")
+    nbclient = pytest.importorskip("nbclient", reason="make docs installs what runs notebooks")
     notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert any("['weather', 'alarm']" in output.get("data", {}).get("text/plain", "") for output in shown)
     assert any("text/html" in output.get("data", {}) for output in shown)
