@@ -67,7 +67,8 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat", reason="make docs installs what runs notebooks")
     nbclient = pytest.importorskip("nbclient", reason="make docs installs what runs notebooks")
     notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    place = {"metadata": {"path": tmp_path}}
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert any("['weather', 'alarm']" in output.get("data", {}).get("text/plain", "") for output in shown)
     assert any("text/html" in output.get("data", {}) for output in shown)
