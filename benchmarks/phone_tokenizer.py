@@ -86,6 +86,7 @@ def measure(file: Path, texts: list[str], folder: Path) -> Measured:
     """Runs both on the texts, the JVM with no more heap than the bound."""
     given = folder / "texts"
     given.write_text("\n".join(texts), encoding="utf-8")
+    jvm.compiled()
     command = [*jvm.command("dev.edgebert.tokenizer.SpeedKt", f"-Xmx{HEAP >> 20}m"), str(file), str(given)]
     starts = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(STARTS)]
     opens, heap, ours = (min(map(float, column)) for column in zip(*starts, strict=True))
