@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
@@ -77,13 +77,15 @@ def with_outputs(target: str, model: Model, activation: str = "") -> Model:
         model: as it was loaded; it is not changed.
         activation: what a classifier's file applies to its logits, a key of `heads.ACTIVATED`; empty for nothing.
     """
-    made = duplicate(model)
-    if target == "onnx" and isinstance(made.head, SentenceEmbedding):
-        made.head.states = True
-    elif activation and isinstance(made.head, Classifier):
-        made.head.activation = activation
-    else:
+    states = target == "onnx" and isinstance(model.head, SentenceEmbedding)
+    if not states and not (activation and isinstance(model.head, Classifier)):
         return model
+    made = duplicate(model)
+    changed: Any = made.head
+    if states:
+        changed.states = True
+    else:
+        changed.activation = activation
     return made
 
 

@@ -283,6 +283,8 @@ def difference(found: "Difference") -> None:
 
 def profile(rows: "Sequence[Row]") -> None:
     """Print what files take on devices: latencies, the rest, and where a simulated phone's time goes."""
+    from edgebert.runtimes.devices.device import HOST
+
     first, second, third = [], [], []
     for row in rows:
         found, steady = row.found, row.found.latency
@@ -311,7 +313,7 @@ def profile(rows: "Sequence[Row]") -> None:
         print(line)
     for row in rows:
         steady = row.found.latency
-        if row.found.how == "measured-on-host" and steady is not None and steady.spread > BUSY:
+        if row.found.how == HOST and steady is not None and steady.spread > BUSY:
             print(
                 f"warning: {row.found.device} was busy: runs of {row.file} at {row.length or 'its own'} tokens differ "
                 f"by {steady.spread:.0%}; end what else runs, and profile again"
