@@ -87,8 +87,9 @@ class Manifest:
     @property
     def sqnr_db(self) -> float | None:
         """The lowest signal to error of its outputs, dB; None where it was not looked at, or every one is torch's."""
-        outputs = (self.parity or {}).get("outputs", {})
-        told = [one.get("sqnr_db") for one in outputs.values()]
+        outputs = (self.parity or {}).get("outputs")
+        rows = outputs.values() if isinstance(outputs, dict) else ()  # the schema leaves the report's figures open
+        told = [one.get("sqnr_db") for one in rows if isinstance(one, dict)]
         return min((float(one) for one in told if isinstance(one, int | float)), default=None)
 
     def write(self, folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import bundles
 import numpy as np
 import pytest
 from reference import reference
@@ -310,3 +312,18 @@ def test_export_is_repeatable(made: Path, tmp_path: Path) -> None:
     assert one.weights_sha256 == two.weights_sha256
     assert one.files["model.pte"]["sha256"] == two.files["model.pte"]["sha256"]
     assert one.parity == two.parity
+
+
+@pytest.mark.parametrize(
+    ("parity", "lowest"),
+    [
+        (None, None), ({"passed": True}, None), ({"passed": True, "outputs": 3}, None),
+        ({"passed": True, "outputs": {"logits": "near"}}, None),
+        ({"passed": True, "outputs": {"logits": {"sqnr_db": None}}}, None),
+        ({"passed": True, "outputs": {"a": {"sqnr_db": 30.5}, "b": {"sqnr_db": 20}}}, 20.0),
+    ],
+)  # fmt: skip
+def test_the_least_exact_output_is_told_whatever_a_report_holds(
+    tmp_path: Path, parity: dict[str, object] | None, lowest: float | None
+) -> None:
+    assert replace(bundle.read(bundles.write(tmp_path)), parity=parity).sqnr_db == lowest
