@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgebert import bundle
+from edgebert import bundle, durations
 from edgebert.app.make import apk as make_app
 from edgebert.app.project import project as make_project
 from edgebert.artifact import Artifact
@@ -284,15 +284,16 @@ def export(
     texts = Path(calibration_file) if calibration_file else None
     tried = (target, recipe) in half.WHERE
     samples = load_samples(source.tokenizer, source.model.config, fitting[-1], texts) if how.calibrated or tried else []
+    takes = durations.export(source.model, target, how, fitting)
     lower = partial(EXPORTERS[target].lower, source.model, how, fitting[-1], tuple(keep_float))
     final = Path(out) if out is not None else Path(f"{Path(source.source).name}-{target}-{recipe}")
     if zip:
         zipped.check_place(final, force)
     with new_folder(final, force, bundle.MANIFEST) as folder:
-        progress("ask torch for reference answers")
+        progress(f"ask torch for reference answers{durations.told(takes.answers)}")
         answers = golden.make(source.model, source.tokenizer, fitting)
         in_half = half.choose(lower, target, how, samples, answers)
-        progress(f"convert to {target} {recipe}")
+        progress(f"convert to {target} {recipe}{durations.told(takes.convert)}")
         artifact = EXPORTERS[target].export(
             source.model,
             how,
@@ -310,7 +311,7 @@ def export(
         _check_delegated(manifest, min_delegated)
         report = None
         if validate:
-            progress(f"compare with torch in the {target} runtime")
+            progress(f"compare with torch in the {target} runtime{durations.told(takes.gate)}")
             report = _proven(folder, source, artifact, answers, how, samples, in_half, target)
             manifest = replace(manifest, parity=report.to_dict())
         card.write(folder, final.name, manifest, source.card, source.license, _example(folder, manifest))
@@ -393,7 +394,7 @@ def validate(folder: str | Path, device: str | None = None, progress: Progress =
     Args:
         folder: the bundle.
         device: where to run it, such as `pixel-4`, with that device's kernels; None runs it in this process.
-        progress: is told each step on a device.
+        progress: is told each step.
 
     Returns:
         The report; look at `passed`.
@@ -405,7 +406,11 @@ def validate(folder: str | Path, device: str | None = None, progress: Progress =
     if device is not None:
         return validate_on_device(Path(folder), device, progress)
     with open_bundle(folder) as opened:
-        check_pair(opened.manifest.target, opened.manifest.recipe)
+        told = opened.manifest
+        recipe = check_pair(told.target, told.recipe)
+        count = sum(module["parameters"] for module in told.modules if module["part"] != "embeddings")
+        seconds = durations.gate(count, told.target, recipe, told.lengths)
+        progress(f"compare with torch's answers{durations.told(seconds)}")
         return _gate(opened, opened.run, bundle_proof.due(opened.manifest))
 
 

@@ -377,7 +377,6 @@ def validate(arguments: argparse.Namespace) -> int:
     from edgebert import api
 
     with render.Steps(0, arguments.json, _interrupted) as steps:
-        steps("compare with torch's answers")
         report = api.validate(arguments.folder, arguments.device, steps)
         costs = api.rank_layers(arguments.folder, steps) if arguments.sensitivity else []
     if arguments.json:

@@ -10,13 +10,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgebert import durations
 from edgebert.errors import InputError
 from edgebert.profiling.subject import Progress, Subject, inputs_of
 from edgebert.results import megabytes
 from edgebert.runtimes.devices import correction
-from edgebert.runtimes.devices.device import Device, Job, Measurement
+from edgebert.runtimes.devices.device import SIMULATED, Device, Job, Measurement
 from edgebert.runtimes.session import Spec
 
+USUAL = 128  # tokens of a file's own shape, for how long it is expected to take
 PATIENCE = 20  # seconds for the first run of a file that no bundle vouches for
 
 
@@ -126,13 +128,20 @@ def collect(
         for device in opened:
             for one in subjects:
                 for length in one.lengths:
-                    progress(f"{one.name} on {device.name}{f', {length} tokens' if length else ''}")
+                    progress(_step(one, device, length))
                     # Nobody vouches for the graph of a file alone, which may never end.
                     patience = PATIENCE if one.manifest is None else None
                     inputs = inputs_of(one, length, Path(made))
                     job = Job(one.model, inputs, length, threads, runs, patience=patience)
                     rows.append(row(one, device.measure(job)))
     return ranked(rows)
+
+
+def _step(one: Subject, device: Device, length: int | None) -> str:
+    """What is being measured, and about how long that takes."""
+    simulated = device.how == SIMULATED
+    seconds = durations.simulation(one.file_bytes, length or USUAL) if simulated else 0.0
+    return f"{one.name} on {device.name}{f', {length} tokens' if length else ''}{durations.told(seconds)}"
 
 
 def row(one: Subject, found: Measurement) -> Row:

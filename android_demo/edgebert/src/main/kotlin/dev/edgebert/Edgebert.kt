@@ -82,7 +82,9 @@ public class Edgebert private constructor(
     public fun classify(text: String, pair: String? = null): Classification {
         only("sequence-classification")
         val asked = ask(listOf(text to pair))
-        val (output, given) = asked.outputs[0].entries.single() // logits, or what the file makes of them by itself
+        // Logits, or what the file makes of them by itself.
+        val (output, given) = asked.outputs[0].entries.singleOrNull()
+            ?: throw EdgebertException("A classifier gives one output, and this one ${asked.outputs[0].keys}.")
         return classify(output, given.values, manifest.labels, manifest.reading, asked)
     }
 

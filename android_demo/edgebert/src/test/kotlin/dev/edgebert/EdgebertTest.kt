@@ -65,6 +65,12 @@ class EdgebertTest {
     }
 
     @Test
+    fun `inputs without axes are refused`() {
+        val said = refusal { bundle -> Bundles.edit(bundle) { it.replace(Regex("\"shape\": \\[[^]]*]"), "\"shape\": []") } }
+        assertContains(said, "names no inputs with axes")
+    }
+
+    @Test
     fun `names that lead out of the bundle are refused`() {
         val said = refusal { bundle ->
             Bundles.edit(bundle) { it.replace("\"golden.npz\": {", "\"../golden.npz\": {") }

@@ -201,6 +201,9 @@ public class Manifest internal constructor(
         if (lengths.isEmpty() || lengths != lengths.toSortedSet().toList() || lengths.first() < 1) {
             throw EdgebertException("$path: lengths=$lengths; ascending positive integers are needed: export again.")
         }
+        if (inputs.isEmpty() || outputs.isEmpty() || inputs.any { it.shape.isEmpty() }) {
+            throw EdgebertException("$path names no inputs with axes, or no outputs: export the bundle again.")
+        }
         if (reading.activation !in ACTIVATIONS) {
             throw EdgebertException(
                 "$path: reading by ${reading.activation} is not known to this library, ${ACTIVATIONS.joinToString()} " +
