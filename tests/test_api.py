@@ -2,6 +2,7 @@
 
 import inspect as python_inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pandas
 import pytest
 from answering import save
+from paths import ROOT
 from shared import shared
 
 import edgebert
@@ -25,6 +27,12 @@ def test_they_are_there_and_explained() -> None:
         function = getattr(edgebert, name)
         assert python_inspect.isfunction(function)
         assert len(python_inspect.getdoc(function) or "") > 40, name
+
+
+def test_the_reference_lists_them() -> None:
+    page = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    section = page.partition("## Functions\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^::: edgebert\.[\w.]+\.(\w+)$", section, re.M)) == FUNCTIONS
 
 
 def test_no_module_takes_a_functions_place() -> None:
