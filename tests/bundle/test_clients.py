@@ -82,11 +82,9 @@ def test_classes(bundle: Callable[..., Path], client: str, name: str, recipe: st
             for one in answers
         ]
 
-    # Other releases of the runtime may round a number of a quantized file the other way.
-    near = NEAR if recipe == "fp32" else 0.01
     told = map(scores, clients.ask(client, "text-classification", folder, TEXTS))
     for wanted, theirs in zip(ours(folder, classified), told, strict=True):
-        assert {label: theirs[label] for label in wanted} == pytest.approx(wanted, abs=near)
+        assert {label: theirs[label] for label in wanted} == pytest.approx(wanted, abs=NEAR)
 
 
 def test_choices(bundle: Callable[..., Path]) -> None:
@@ -216,12 +214,12 @@ def test_transformers_js_pools(bundle: Callable[..., Path], name: str, pooling: 
 
 
 def close(told: np.ndarray, wanted: np.ndarray, recipe: str) -> None:
-    """See that vectors are the same; in 8 bits as far as another release of the runtime rounds."""
+    """See that vectors are the same; in 8 bits another release of the runtime may round a number the other way."""
     assert told.shape == wanted.shape
     if recipe == "fp32":
         assert told == pytest.approx(wanted, abs=NEAR)
     else:
-        assert min(similarity(*pair, "cosine") for pair in zip(told, wanted, strict=True)) > 0.999
+        assert min(similarity(*pair, "cosine") for pair in zip(told, wanted, strict=True)) > 0.9999  # seen: 0.99998
 
 
 @pytest.mark.parametrize("client", ["onnxruntime-node", "onnxruntime-web"])
@@ -237,7 +235,8 @@ def test_onnx_runtime_for_javascript(bundle: Callable[..., Path], client: str, n
     assert set(told) == set(wanted)
     for key, value in wanted.items():
         got = np.array(told[key]["data"], np.float32).reshape(told[key]["dims"])
-        assert got == pytest.approx(value, abs=NEAR if recipe == "fp32" else 0.05 * float(np.abs(value).max()))
+        # The browser's build rounds otherwise in 8 bits; seen: 0.03 of logits up to 7.
+        assert got == pytest.approx(value, abs=NEAR if recipe == "fp32" else 0.01 * float(np.abs(value).max()))
 
 
 @pytest.mark.parametrize("name", ["default", "question-answering", "masked-lm", "mean", "minilm"])
