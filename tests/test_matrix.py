@@ -35,6 +35,7 @@ QUICK = [
     ("electra", "replaced-token-detection", "executorch", "w8a8-dynamic"),
     ("distilbert", "base", "coreml", "fp16"),
     ("squeezebert", "sentence-embedding", "executorch", "w8a8-dynamic"),
+    ("roberta", "sequence-classification", "onnx", "w8a8-dynamic"),
 ]
 
 ALL = [

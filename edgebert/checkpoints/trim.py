@@ -31,6 +31,7 @@ BATCH = 1 << 20  # characters that are encoded at once
 LISTS_OF_IDS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 
 # What runs over the vocabulary in a model: rows of the word embedding, and of the output embedding with its bias.
+POSITIONS = "encoder.embeddings.position.weight"
 TABLES = ("encoder.embeddings.word.weight", "head.decoder.weight", "head.decoder.bias")
 
 
@@ -82,7 +83,7 @@ def trim(source: Checkpoint, corpus: str | Path) -> Checkpoint:
     )
     return dataclasses.replace(
         source,
-        model=_cut(source.model, dataclasses.replace(config, vocab_size=len(rows), pad_token_id=pad_id), rows),
+        model=_cut(source.model, pad_id, rows),
         tokenizer=smaller,
         raw_config={**source.raw_config, **{name: _renumbered(value, new_ids) for name, value in named.items()}},
         notes=(*source.notes, note),
@@ -204,10 +205,15 @@ def _encodings(words: Tokenizer, texts: list[str]) -> Iterator[tokenizers.Encodi
             size += len(text)
 
 
-def _cut(model: Model, config: Any, rows: list[int]) -> Model:
-    """The model with these rows of its tables; every other tensor is the same one."""
-    index = torch.tensor(rows)
+def _cut(model: Model, pad_id: int, rows: list[int]) -> Model:
+    """The model with these rows of its tables and this id for padding; every other tensor is the same one."""
+    index, family = torch.tensor(rows), model.family
     state = {name: tensor[index] if name in TABLES else tensor for name, tensor in model.state_dict().items()}
+    config = dataclasses.replace(model.config, vocab_size=len(rows), pad_token_id=pad_id)
+    # Where positions are counted from padding's id, as many rows before them go as ids before it.
+    if fewer := family.first_position(model.config) - family.first_position(config):
+        state[POSITIONS] = state[POSITIONS][fewer:]
+        config = dataclasses.replace(config, max_position_embeddings=len(state[POSITIONS]))
     with torch.device("meta"):  # every tensor is put in its place below
         smaller = Model(model.family, config, model.task)
     smaller.load_state_dict(state, assign=True)

@@ -1,5 +1,6 @@
 """Checkpoint folders in and out, against transformers and against the real TensorFlow files."""
 
+import dataclasses
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 import torch
 import transformers
 from paths import DATA
-from reference import batch, outputs, reference, shared
+from reference import given, outputs, reference, shared
 from safetensors.torch import load_file, save_file
 
 from edgebert.checkpoints import checkpoint
@@ -48,7 +50,7 @@ def test_in_out_and_back_into_transformers(tmp_path: Path, name: str, task: str)
     again, info = type(theirs).from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    inputs = batch(theirs.config.vocab_size)
+    inputs = given(theirs)
     if task == "multiple-choice":
         inputs = {key: value[None] for key, value in inputs.items()}
     expected, answered = outputs(theirs, inputs), outputs(again.eval(), inputs)
@@ -58,6 +60,32 @@ def test_in_out_and_back_into_transformers(tmp_path: Path, name: str, task: str)
     # What training alone reads comes through as well.
     dropout = "dropout" if hasattr(theirs.config, "dropout") else "hidden_dropout_prob"
     assert getattr(again.config, dropout) == getattr(theirs.config, dropout)
+
+
+OTHER_NAMES = [
+    (transformers.XLMRobertaForSequenceClassification, transformers.XLMRobertaConfig, "sequence-classification"),
+    (transformers.CamembertForMaskedLM, transformers.CamembertConfig, "masked-lm"),
+    (transformers.XLMRobertaModel, transformers.XLMRobertaConfig, "base"),
+]
+
+
+@pytest.mark.parametrize(("model", "config", "task"), OTHER_NAMES)
+def test_a_family_by_another_name_keeps_it(tmp_path: Path, model: Any, config: Any, task: str) -> None:
+    raw = dataclasses.asdict(MODELS["roberta"].config.tiny())
+    del raw["labels"], raw["pooling"]
+    theirs = model(config(**raw)).eval()
+    theirs.save_pretrained(tmp_path / "in")
+    loaded = checkpoint.load(tmp_path / "in")
+    assert (loaded.model.family.name, loaded.model.task) == ("roberta", task)
+    told = json.loads((loaded.save(tmp_path / "out") / "config.json").read_text())
+    assert (told["model_type"], told["architectures"]) == (config.model_type, [model.__name__])
+    again = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+    inputs = given(theirs)
+    hidden = outputs(again, inputs)["last_hidden_state"]
+    with torch.no_grad():
+        ours = loaded.model.encoder(**inputs)
+    counted = inputs["attention_mask"] == 1
+    assert torch.allclose(hidden[counted], ours[counted], atol=1e-5)
 
 
 @pytest.mark.parametrize("folder", sorted(path.name for path in TF.iterdir()))
@@ -108,7 +136,7 @@ def test_language_model_loads_as_base_and_says_what_it_left_out(tmp_path: Path) 
     loaded = checkpoint.load(folder, task="base")
     assert "generator_predictions.dense.weight" in loaded.notes[0]
     theirs = transformers.ConvBertModel.from_pretrained(folder).eval()
-    inputs = batch(120)
+    inputs = given(theirs)
     with torch.no_grad():
         answered = loaded.model(**inputs)
     assert torch.allclose(answered["last_hidden_state"], outputs(theirs, inputs)["last_hidden_state"], atol=1e-5)

@@ -130,6 +130,23 @@ def test_saved_and_loaded_it_is_the_same_here_and_in_transformers(
             assert torch.allclose(out[key], value, rtol=0, atol=1e-5), key
 
 
+def test_positions_are_counted_from_the_new_id_of_padding(place: Path, tmp_path: Path) -> None:
+    """Ids before padding's that no text needs go, and as many rows of the position table."""
+    shutil.copy(place / "vocab.txt", tmp_path)
+    words = tokenizer.load(tmp_path)
+    config = dataclasses.replace(MODELS["roberta"].config.tiny(), vocab_size=words.vocab_size, pad_token_id=40)
+    config = dataclasses.replace(config, max_position_embeddings=41 + 64)
+    model = Model(MODELS["roberta"], config, "base").random_init()
+    source = Checkpoint(model, words, "x", {"pad_token_id": 40}, "random", ())
+    small = trim(source, place / "corpus.txt")
+    moved = config.pad_token_id - small.model.config.pad_token_id
+    assert moved > 0
+    assert small.model.config.max_position_embeddings == config.max_position_embeddings - moved
+    assert small.model.family.longest(small.model.config) == 64
+    texts = texts_of(place / "corpus.txt")
+    assert torch.equal(*(answers(one, texts)["last_hidden_state"] for one in (source, small)))
+
+
 def test_the_embedded_default_on_its_utterances(tmp_path: Path) -> None:
     source = edgebert.load("default")
     small = trim(source, UTTERANCES)

@@ -71,6 +71,13 @@ def batch(
     }
 
 
+def given(theirs: Any, **how: int) -> dict[str, torch.Tensor]:
+    """Inputs as a transformers model takes them: padding has an id of its own, and types are those that there are."""
+    inputs = batch(theirs.config.vocab_size, pad=theirs.config.pad_token_id, **how)
+    types = getattr(theirs.config, "type_vocab_size", 1)
+    return inputs | {"token_type_ids": inputs["token_type_ids"].clamp(max=types - 1)}
+
+
 def outputs(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Run a transformers model and keep what the task is about."""
     with torch.no_grad():

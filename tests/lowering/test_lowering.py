@@ -10,8 +10,25 @@ from torch import Tensor, nn
 from edgebert import lowering
 from edgebert.errors import ConversionFailed
 from edgebert.lowering.last_layer import FORMS
+from edgebert.lowering.rewrite import sources
 from edgebert.lowering.single_query import SingleQueryAttention
 from edgebert.models import MODELS, Model, bert, squeezebert
+
+
+def test_positions_that_are_read_stay_and_one_type_is_part_of_them() -> None:
+    model = Model(MODELS["roberta"], MODELS["roberta"].config.tiny(), "base").random_init()
+    lively(model)
+    lowered = lowering.trim_positions(model, 11)
+    embeddings = lowered.encoder.embeddings
+    assert embeddings.position.weight.shape == (11, model.config.hidden_size)
+    assert embeddings.token_type is None
+    assert set(sources(embeddings.position.weight)) == {
+        model.encoder.embeddings.position.weight, model.encoder.embeddings.token_type.weight
+    }  # fmt: skip
+    given = batch(model.config.vocab_size)
+    for name, expected in model(**given).items():
+        torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=1e-6)
+
 
 FIRST = ("sequence-classification", "multiple-choice")
 

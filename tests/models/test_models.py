@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from reference import batch, cells, outputs, reference, shared
+from reference import batch, cells, given, outputs, reference, shared
 
 from edgebert.checkpoints.weights import assemble, hf_names, hf_tensors
 from edgebert.errors import InputError, Unsupported
@@ -21,13 +21,6 @@ def ours(name: str, task: str, theirs: torch.nn.Module) -> Model:
     family = MODELS[name]
     config = family.config.from_hf(theirs.config.to_dict())
     return assemble(family, config, task, dict(theirs.state_dict()))[0]
-
-
-def given(theirs: torch.nn.Module, **how: int) -> dict[str, torch.Tensor]:
-    """Inputs as transformers takes them: padding's id is padding's alone, and token types are those that there are."""
-    inputs = batch(theirs.config.vocab_size, pad=theirs.config.pad_token_id, **how)
-    types = getattr(theirs.config, "type_vocab_size", 1)
-    return inputs | {"token_type_ids": inputs["token_type_ids"].clamp(max=types - 1)}
 
 
 def assert_equal(model: Model, theirs: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> None:
