@@ -345,7 +345,7 @@ def _example(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
     """What a bundle answers to an example for its task; None where it cannot be asked that."""
     with open_bundle(folder) as opened:
         try:
-            return opened.predict(*card.asked_of(manifest.task))
+            return opened.predict(*card.asked_of(manifest.task, folder))
         except InputError:  # no tokenizer, no [MASK] in it, or no room for the example
             return None
 

@@ -27,11 +27,11 @@ def fill(encoding: Encoding, logits: np.ndarray, reading: Reading, words: Tokeni
     places = [i for i, token in enumerate(encoding.ids) if token == words.mask_id]
     if not places and given > len(encoding.ids):
         raise InputError(
-            f"the first {len(encoding.ids)} of the text's {given} tokens, which the file takes, have no [MASK]: "
+            f"the first {len(encoding.ids)} of the text's {given} tokens, which the file takes, have no {words.mask}: "
             "shorten the text, or export with a longer length."
         )
     if not places:
-        raise InputError("the text has no [MASK] to fill: put one where a word is wanted.")
+        raise InputError(f"the text has no {words.mask} to fill: put one where a word is wanted.")
     return _told([logits[place] for place in places], reading, words)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from edgebert.answers.reading import PLAIN, SIGMOID, SOFTMAX, TANH
-from edgebert.bundle.manifest import Manifest
+from edgebert.bundle.manifest import TOKENIZER, Manifest
 from edgebert.exporters.tflite.mediapipe import NOTE, RUNNERS
 from edgebert.files import ASSETS
+from edgebert.tokenizers import tokenizer
 
 README, LABELS, SOURCE_CARD = "README.md", "labels.txt", "SOURCE_CARD.md"
 TEMPLATE = "bundle.md.jinja"
@@ -22,7 +23,7 @@ TEMPLATE = "bundle.md.jinja"
 # A task to what its model does.
 ABOUT = {
     "base": "An encoder: a vector for each token of a text, for what stands on top of it.",
-    "masked-lm": "Tells which pieces go best in the place of [MASK].",
+    "masked-lm": "Tells which pieces go best in the gaps of a text.",
     "causal-lm": "Tells which piece comes next.",
     "sequence-classification": "Names what a text, or a pair of texts, is.",
     "multiple-choice": "Chooses which of several texts goes best with another.",
@@ -32,9 +33,10 @@ ABOUT = {
     "question-answering": "Finds the answer to a question in a text.",
 }
 # A task to what it may be asked, and the part of an answer that tells most.
+GAP = "[MASK]"
 WEATHER, HOUSE = "is it going to rain tomorrow", "The red house stands on a hill by the sea."
 ASKED = {
-    "masked-lm": ("The house stands on a [MASK].",),
+    "masked-lm": (f"The house stands on a {GAP}.",),
     "multiple-choice": (HOUSE, "It is red.", "It is blue."),
     "question-answering": ("Where does the house stand?", HOUSE),
     "sentence-embedding": (WEATHER, "will there be rain"),
@@ -63,9 +65,13 @@ PIPELINES = {
 }
 
 
-def asked_of(task: str) -> tuple[str, ...]:
-    """Texts to ask a model for a task."""
-    return ASKED.get(task, (WEATHER,))
+def asked_of(task: str, folder: Path) -> tuple[str, ...]:
+    """Texts to ask a bundle for its task, a gap as its own tokenizer spells it."""
+    texts = ASKED.get(task, (WEATHER,))
+    if task != "masked-lm" or not (folder / TOKENIZER).exists():
+        return texts
+    words = tokenizer.load(folder / TOKENIZER)
+    return tuple(text.replace(GAP, words.mask) for text in texts)
 
 
 def write(
@@ -79,19 +85,20 @@ def write(
         manifest: what it says of itself.
         card: the README.md of the model's source, or nothing.
         license: what that says of it.
-        answer: what `predict` says to `asked_of(task)`; None where it has no tokenizer.
+        answer: what `predict` says to `asked_of(task, folder)`; None where it has no tokenizer.
     """
     if manifest.labels:
         (folder / LABELS).write_text("".join(f"{' '.join(label.split())}\n" for label in manifest.labels), "utf-8")
     if card:
         (folder / SOURCE_CARD).write_text(card, "utf-8")
-    asked = asked_of(manifest.task) if answer is not None else ()
+    example = asked_of(manifest.task, folder)
+    asked = example if answer is not None else ()
     text = _environment().get_template(TEMPLATE).render(
         m=manifest, name=name, in_shell=shlex.quote(name), in_code=json.dumps(name, ensure_ascii=False),
         about=ABOUT[manifest.task], asked=asked, answer=_shortened(answer or {}),
         lengths=_lengths(manifest), reading=_reading(manifest), version=version("edgebert"),
         shape=partial(_shape, by_choice=len(manifest.inputs[0]["shape"]) == 3),
-        quoted=[json.dumps(text, ensure_ascii=False) for text in asked_of(manifest.task)], verb=VERBS[manifest.task][0],
+        quoted=[json.dumps(text, ensure_ascii=False) for text in example], verb=VERBS[manifest.task][0],
         told=VERBS[manifest.task][1], mediapipe=RUNNERS.get(manifest.task) if NOTE in manifest.notes else None,
         mediapipe_note=NOTE, pipeline=PIPELINES.get(manifest.task), licence=license,
         card=SOURCE_CARD if card else "", source=PurePath(manifest.source).name or manifest.source,

@@ -179,7 +179,7 @@ def opening(path: Path, manifest: "Manifest | None", facts: "Facts") -> None:
     if manifest is not None:
         size, of = f"{manifest.model_bytes / 1e6:.1f} MB", f"{manifest.recipe} for {manifest.target}"
         print(f"{path}: {manifest.family} for {manifest.task}, {of}, {size}. {ABOUT[manifest.task]}")
-        first, *more = (json.dumps(text, ensure_ascii=False) for text in asked_of(manifest.task))
+        first, *more = (json.dumps(text, ensure_ascii=False) for text in asked_of(manifest.task, path))
         asked = " ".join([first, *(f"--pair {text}" for text in more)])
         print(f"call it: edgebert predict {shlex.quote(str(path))} {asked}; from an app, see its README.md")
         return

@@ -116,6 +116,11 @@ class Tokenizer:
         """The id to be guessed in masked language modelling."""
         return self.ids["mask_token"]
 
+    @property
+    def mask(self) -> str:
+        """How a text spells a place that is to be guessed."""
+        return str(self.backend.id_to_token(self.mask_id))
+
     def encode(self, text: str, pair: str | None = None, max_length: int | None = None) -> Encoding:
         """Turns one text, or a pair, into ids.
 

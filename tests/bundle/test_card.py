@@ -63,7 +63,7 @@ def test_it_tells_what_the_model_is(made: Path) -> None:
 def test_its_example_and_its_code_say_what_it_answers(made: Path) -> None:
     found = blocks(made)
     with edgebert.open(made) as opened:
-        answer = opened.predict(*card.asked_of(CLASSES))
+        answer = opened.predict(*card.asked_of(CLASSES, made))
     assert json.loads(found["json"]) == {"label": answer["label"], "score": round(answer["score"], 3)}
     done = subprocess.run(
         [sys.executable, "-c", found["python"]], cwd=made.parent, capture_output=True, text=True, check=True

@@ -248,7 +248,7 @@ def test_the_bundles_own_readme_runs_in_javascript(bundle: Callable[..., Path], 
     done = subprocess.run(["node", script], cwd=folder.parent, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     with edgebert.open(folder) as opened:
-        texts = card.asked_of(opened.manifest.task)
+        texts = card.asked_of(opened.manifest.task, folder)
         if opened.manifest.task == "sentence-embedding":
             numbers = [float(number) for number in re.findall(r"-?\d+\.\d+", done.stdout)]
             assert numbers[:32] == pytest.approx(opened.embed(texts[0])["embedding"][:32], abs=NEAR)

@@ -16,13 +16,14 @@ private const val TOP = 5
 internal fun fill(asked: Asked, reading: Reading, words: Tokenizer): Pieces {
     val encoding = asked.encodings[0]
     val places = encoding.ids.indices.filter { encoding.ids[it] == words.maskId }
+    val mask = words.decode(intArrayOf(words.maskId), skipSpecial = false)
     if (places.isEmpty() && asked.tokenCount > encoding.size) {
         throw EdgebertException(
             "the first ${encoding.size} of the text's ${asked.tokenCount} tokens, which the file takes, have no " +
-                "[MASK]: shorten the text, or export with a longer length.",
+                "$mask: shorten the text, or export with a longer length.",
         )
     }
-    if (places.isEmpty()) throw EdgebertException("the text has no [MASK] to fill: put one where a word is wanted.")
+    if (places.isEmpty()) throw EdgebertException("the text has no $mask to fill: put one where a word is wanted.")
     return told(asked, places, reading, words)
 }
 
