@@ -38,6 +38,7 @@ FAMILIES: Mapping[str, Listed] = {
     "electra": Listed(
         "2003.10555", (*HEADS, "causal-lm", "replaced-token-detection"), ("electra-small", "electra-base")
     ),
+    "roberta": Listed("1907.11692", (*HEADS, "causal-lm"), ("roberta-base", "xlm-roberta-base")),
 }
 TASKS = tuple(dict.fromkeys(task for family in FAMILIES.values() for task in family.tasks))
 

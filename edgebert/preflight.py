@@ -77,7 +77,7 @@ def preflight(model: str | Path | Checkpoint, asked: Asked) -> tuple[tuple[int, 
     _check_patterns(outline, recipe, asked.keep_float)
     if asked.trim_vocab is None:  # what is trimmed may fit where the whole does not
         EXPORTERS[asked.target].check(outline, recipe)
-    positions = outline.config.max_position_embeddings
+    positions = outline.family.longest(outline.config)
     usual = tuple(length for length in LENGTHS if length <= positions) or (positions,)
     usual = usual[-1:] if asked.metadata else usual
     lengths = check_lengths(usual if asked.lengths is None else asked.lengths, positions)

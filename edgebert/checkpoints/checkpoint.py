@@ -18,7 +18,7 @@ from edgebert.checkpoints.weights import BARE as HEADLESS
 from edgebert.checkpoints.weights import assemble, hf_tensors
 from edgebert.errors import InputError, Unsupported
 from edgebert.files import is_file, is_folder, new_folder, read, sha256
-from edgebert.models import MODELS, Family, Model
+from edgebert.models import MODEL_TYPES, MODELS, Family, Model
 from edgebert.models import outline as outlined
 from edgebert.models.config import label_numbers, unread
 from edgebert.tokenizers import tokenizer
@@ -83,8 +83,14 @@ class Checkpoint:
         """Write the files of that folder but the encoder's weights; those of a sentence encoder's dense layers too."""
         family, task = self.model.family, self.model.task
         saved = "base" if task in HEADLESS else task
-        architecture = next(name for name, of in family.architectures.items() if of == saved)
-        config = {**self.raw_config, **_hf_config(self.model), "architectures": [architecture]}
+        named = [name for name, of in family.architectures.items() if of == saved]
+        own, kind = self.raw_config.get("architectures") or (), self.raw_config.get("model_type")
+        config = {
+            **self.raw_config,
+            **_hf_config(self.model),
+            "model_type": kind if MODEL_TYPES.get(str(kind)) is family else family.name,
+            "architectures": [next((name for name in named if name in own), named[0])],
+        }
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         if task == "sentence-embedding":
             width = len(self.model.encoder.get_submodule("layers")[0].get_parameter("norm.weight"))  # type: ignore
@@ -274,11 +280,11 @@ def interpret(raw: Mapping[str, Any], task: str | None, any_head: bool = False) 
         Unsupported: its class has no counterpart here.
     """
     kind = raw.get("model_type")
-    if not isinstance(kind, str) or kind not in MODELS:
+    if not isinstance(kind, str) or kind not in MODEL_TYPES:
         raise InputError(
-            f"config.json: model_type={kind!r:.80} is another architecture; edgebert has {', '.join(MODELS)}."
+            f"config.json: model_type={kind!r:.80} is another architecture; edgebert has {', '.join(MODEL_TYPES)}."
         )
-    family = MODELS[kind]
+    family = MODEL_TYPES[kind]
     config = family.config.from_hf(raw)
     classes = raw.get("architectures") or ["base"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
@@ -308,7 +314,6 @@ def _hf_config(model: Model) -> dict[str, Any]:
     named = {str(i): label for i, label in enumerate(labels)}
     return {
         **values,
-        "model_type": model.family.name,
         "id2label": named,
         "label2id": {label: i for i, label in enumerate(labels)},
     }

@@ -1,4 +1,4 @@
-"""The families, each defined in one file. The names are `model_type` in Hugging Face's `config.json`."""
+"""The families, each defined in one file, and by which `model_type` Hugging Face's `config.json` asks for one."""
 
 from edgebert.models.bert import BERT
 from edgebert.models.convbert import CONVBERT
@@ -6,6 +6,7 @@ from edgebert.models.distilbert import DISTILBERT
 from edgebert.models.electra import ELECTRA
 from edgebert.models.family import Family, Model, outline
 from edgebert.models.rembert import REMBERT
+from edgebert.models.roberta import ROBERTA
 from edgebert.models.squeezebert import SQUEEZEBERT
 
 MODELS: dict[str, Family] = {
@@ -15,6 +16,8 @@ MODELS: dict[str, Family] = {
     "bert": BERT,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
+    "roberta": ROBERTA,
 }
+MODEL_TYPES = {kind: family for name, family in MODELS.items() for kind in family.model_types or (name,)}
 
-__all__ = ["MODELS", "Family", "Model", "outline"]
+__all__ = ["MODELS", "MODEL_TYPES", "Family", "Model", "outline"]

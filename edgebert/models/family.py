@@ -23,8 +23,9 @@ class Family:
       `pad_token_id`, `tie_word_embeddings`, `initializer_range`, `labels`, `pooling`, and the field that `depth` names;
     - the encoder is embeddings, then `project` where it has one, then `layers` under one additive mask, which with
       `causal` (a bool, where the family can be causal) also hides what comes after a token;
-    - `encoder.embeddings` has `word` and `position` (nn.Embedding), `token_type` where there are token types, and
-      `norm` (nn.LayerNorm), and its position rows are read from the first on;
+    - `encoder.embeddings` has `word` (nn.Embedding), `position` where positions have a table, `token_type` where there
+      are token types, and `norm` (nn.LayerNorm); it reads the position table's rows in order, from its attribute
+      `first` on where it has one, else from the first;
     - `encoder.project` is nn.Identity or nn.Linear; `encoder.layers` is an nn.ModuleList of equal layers, each with
       `attention`, `attention_norm`, `up`, `down` and `norm`;
     - a head for language modelling has `decoder` (nn.Linear over the vocabulary), with `bias`; one for classes has
@@ -47,6 +48,9 @@ class Family:
             module of a type that stands here is an error: leave out what is not to be rewritten.
         padding_invariant: whether the paper's definition gives the same answer when a sentence is padded further.
         depth: the config's field that counts the layers.
+        first_position: of a config, the row of the position table that the first token reads: as many positions fewer
+            than `max_position_embeddings` are left.
+        model_types: what `config.json` calls it; empty where that is the name alone.
     """
 
     name: str
@@ -64,6 +68,12 @@ class Family:
     parts: tuple[type[nn.Module], ...] = ()
     padding_invariant: bool = True
     depth: str = "num_hidden_layers"
+    first_position: Callable[[Any], int] = lambda config: 0
+    model_types: tuple[str, ...] = ()
+
+    def longest(self, config: Any) -> int:
+        """The most tokens that a model of this config takes."""
+        return int(config.max_position_embeddings) - self.first_position(config)
 
     def head(self, task: str) -> Callable[[Any], nn.Module]:
         """A task's head, or Unsupported where the family has none for it."""

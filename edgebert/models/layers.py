@@ -50,10 +50,20 @@ def causal_mask(tokens: int, dtype: torch.dtype) -> Tensor:
 
 
 class Embeddings(nn.Module):
-    """Word, position and token type embeddings, summed and normalized (BERT, arXiv 1810.04805, figure 2)."""
+    """Word, position and token type embeddings, summed and normalized (BERT, arXiv 1810.04805, figure 2).
 
-    def __init__(self, vocab_size: int, positions: int, types: int, width: int, eps: float) -> None:
+    Args:
+        vocab_size: V.
+        positions: rows of the position table.
+        types: rows of the token types' table.
+        width: C.
+        eps: of the norm.
+        first: the row of the position table that the first token reads; the rows before it stand for nothing.
+    """
+
+    def __init__(self, vocab_size: int, positions: int, types: int, width: int, eps: float, first: int = 0) -> None:
         super().__init__()
+        self.first = first
         self.word = nn.Embedding(vocab_size, width)
         self.position = nn.Embedding(positions, width)
         self.token_type = nn.Embedding(types, width)
@@ -63,6 +73,11 @@ class Embeddings(nn.Module):
         """Embed (B, T) int32 or int64 ids as (B, T, width)."""
         tokens = input_ids.shape[1]
         # A slice of the table, not a lookup of 0..T-1: converters fold it into a constant.
-        position = self.position.weight[:tokens]  # (T, width)
-        out: Tensor = self.norm(self.word(input_ids) + position + self.token_type(token_type_ids))
+        position = self.position.weight[self.first : self.first + tokens]  # (T, width)
+        x = self.word(input_ids) + position
+        if self.token_type is not None:  # else its one row is in the positions, see `lowering/positions.py`
+            # One type alone is every token's, whatever came.
+            several = len(self.token_type.weight) > 1
+            x = x + (self.token_type(token_type_ids) if several else self.token_type.weight[0])
+        out: Tensor = self.norm(x)
         return out

@@ -87,7 +87,7 @@ def whole(source: str | Path, lengths: Sequence[int], target: str, recipe: str) 
         raise InputError(f"{source}: --extrapolate-layers takes a bundle or a preset, not a file.")
     else:
         outline = checkpoint.outline(source)
-        chosen = tuple(sorted(set(lengths))) or (min(LENGTH, outline.config.max_position_embeddings),)
+        chosen = tuple(sorted(set(lengths))) or (min(LENGTH, outline.family.longest(outline.config)),)
         model, words = outline, None
         if Path(source).is_dir() or str(source) == "default":
             loaded = checkpoint.load(source)

@@ -49,13 +49,20 @@ def reference(name: str, task: str, config: Any = None, seed: int = 0, **changes
     return model
 
 
-def batch(vocab: int, rows: int = 3, tokens: int = 11, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random ids with a full row, a padded row and one of a single token, and both token types; int32 (B, T)."""
+def batch(
+    vocab: int, rows: int = 3, tokens: int = 11, seed: int = 0, pad: int | None = None
+) -> dict[str, torch.Tensor]:
+    """Random ids with a full row, a padded row and one of a single token, and both token types; int32 (B, T).
+
+    With `pad` that id stands where the mask is 0, and nowhere else.
+    """
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, vocab, (rows, tokens), generator=generator)
     mask = torch.ones_like(ids)
     mask[1:, max(tokens // 2, 1) :] = 0
     mask[2:, 1:] = 0
+    if pad is not None:
+        ids = torch.where(mask == 0, pad, torch.where(ids == pad, (pad + 1) % vocab, ids))
     types = (torch.arange(tokens) >= tokens // 3).long().expand(rows, tokens) * mask
     return {
         "input_ids": ids.int(),
