@@ -30,8 +30,14 @@ BATCH = 1 << 20  # characters that are encoded at once
 # Where a config.json names tokens by id; `pad_token_id` and its like are told by their ending.
 LISTS_OF_IDS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 
-# What runs over the vocabulary in a model: rows of the word embedding, and of the output embedding with its bias.
-TABLES = ("encoder.embeddings.word.weight", "head.decoder.weight", "head.decoder.bias")
+# What runs over the vocabulary in a model, and along which axis: rows of the word embedding, and of the output
+# embedding with its bias; columns of what MobileBERT scores its other channels with.
+TABLES = {
+    "encoder.embeddings.word.weight": 0,
+    "head.decoder.weight": 0,
+    "head.decoder.bias": 0,
+    "head.rest.weight": 1,
+}
 
 
 def trim(source: Checkpoint, corpus: str | Path) -> Checkpoint:
@@ -205,9 +211,12 @@ def _encodings(words: Tokenizer, texts: list[str]) -> Iterator[tokenizers.Encodi
 
 
 def _cut(model: Model, config: Any, rows: list[int]) -> Model:
-    """The model with these rows of its tables; every other tensor is the same one."""
+    """The model with these rows, or columns, of its tables; every other tensor is the same one."""
     index = torch.tensor(rows)
-    state = {name: tensor[index] if name in TABLES else tensor for name, tensor in model.state_dict().items()}
+    state = {
+        name: tensor.index_select(TABLES[name], index) if name in TABLES else tensor
+        for name, tensor in model.state_dict().items()
+    }
     with torch.device("meta"):  # every tensor is put in its place below
         smaller = Model(model.family, config, model.task)
     smaller.load_state_dict(state, assign=True)
