@@ -39,6 +39,9 @@ FAMILIES: Mapping[str, Listed] = {
         "2003.10555", (*HEADS, "causal-lm", "replaced-token-detection"), ("electra-small", "electra-base")
     ),
     "roberta": Listed("1907.11692", (*HEADS, "causal-lm"), ("roberta-base", "xlm-roberta-base")),
+    "mpnet": Listed("2004.09297", HEADS, ("mpnet-base",)),
+    "albert": Listed("1909.11942", HEADS, ("albert-base",)),
+    "mobilebert": Listed("2004.02984", HEADS, ("mobilebert-uncased",)),
 }
 TASKS = tuple(dict.fromkeys(task for family in FAMILIES.values() for task in family.tasks))
 

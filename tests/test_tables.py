@@ -17,6 +17,8 @@ from edgebert.exporters.tflite.weights import FORMS
 from edgebert.gate.parity import TOLERANCES
 from edgebert.lowering.channels_first import FORMS as CHANNEL_FORMS
 from edgebert.models import MODELS, Model, heads
+from edgebert.models.family import executed
+from edgebert.models.layers import NoNorm
 from edgebert.profiling.extrapolate import cut
 from edgebert.quantization.recipes import FLOORS, NOT_TAKEN, RECIPES, TARGET_RECIPES
 from edgebert.runtimes import RUNTIMES, SUFFIXES, UNROUNDED
@@ -151,12 +153,13 @@ def test_every_family_offers_what_its_docstring_says(name: str, task: str) -> No
     types = getattr(embeddings, "token_type", None)
     assert types is None or types.num_embeddings == config.type_vocab_size
     assert (types is None) <= (config.type_vocab_size == 1)
-    assert isinstance(embeddings.get_submodule("norm"), nn.LayerNorm)
+    assert isinstance(embeddings.get_submodule("norm"), nn.LayerNorm | NoNorm)
     assert isinstance(getattr(encoder, "project", nn.Identity()), nn.Identity | nn.Linear)
     assert isinstance(getattr(encoder, "causal", False), bool)
     layers = encoder.get_submodule("layers")
     assert isinstance(layers, nn.ModuleList)
-    assert len(layers) == getattr(config, family.depth)
+    assert len(executed(encoder)) == getattr(config, family.depth)
+    assert set(executed(encoder)) == set(layers)
     for layer in layers:
         assert all(hasattr(layer, part) for part in ("attention", "attention_norm", "up", "down", "norm"))
         assert layer.state_dict().keys() == layers[0].state_dict().keys()
@@ -168,6 +171,8 @@ def test_every_family_offers_what_its_docstring_says(name: str, task: str) -> No
     if "classification" in task or task == "multiple-choice":
         assert isinstance(model.head.get_submodule("classifier"), nn.Linear)
     assert len(cut(model, 1).encoder.get_submodule("layers")) == 1
+    bias = getattr(encoder, "position_bias", None)
+    assert bias is None or bias(7).shape == (layers[0].attention.n_heads, 7, 7)
     kinds = {type(module) for module in model.modules()}
     assert set(family.parts) <= kinds
     ids = torch.ones(1, 5, dtype=torch.int32)

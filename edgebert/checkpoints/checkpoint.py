@@ -239,8 +239,7 @@ def _drawn(
     family: Family, config: Any, task: str, seed: int, words: Tokenizer | None, source: str, raw: Mapping[str, Any]
 ) -> Checkpoint:
     """A checkpoint with random weights."""
-    model = outlined(family, config, task).to_empty(device="cpu")
-    model.tie()
+    model = outlined(family, config, task).in_memory()
     drawn = f"random, seed {seed}"
     return Checkpoint(model.random_init(seed), words, source, raw, drawn, (f"random weights, seed {seed}",))
 

@@ -30,9 +30,15 @@ BATCH = 1 << 20  # characters that are encoded at once
 # Where a config.json names tokens by id; `pad_token_id` and its like are told by their ending.
 LISTS_OF_IDS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 
-# What runs over the vocabulary in a model: rows of the word embedding, and of the output embedding with its bias.
 POSITIONS = "encoder.embeddings.position.weight"
-TABLES = ("encoder.embeddings.word.weight", "head.decoder.weight", "head.decoder.bias")
+# What runs over the vocabulary in a model, and along which axis: rows of the word embedding, and of the output
+# embedding with its bias; columns of what MobileBERT scores its other channels with.
+TABLES = {
+    "encoder.embeddings.word.weight": 0,
+    "head.decoder.weight": 0,
+    "head.decoder.bias": 0,
+    "head.rest.weight": 1,
+}
 
 
 def trim(source: Checkpoint, corpus: str | Path) -> Checkpoint:
@@ -206,9 +212,12 @@ def _encodings(words: Tokenizer, texts: list[str]) -> Iterator[tokenizers.Encodi
 
 
 def _cut(model: Model, pad_id: int, rows: list[int]) -> Model:
-    """The model with these rows of its tables and this id for padding; every other tensor is the same one."""
+    """The model with these rows, or columns, of its tables and this id for padding; any other tensor is the same."""
     index, family = torch.tensor(rows), model.family
-    state = {name: tensor[index] if name in TABLES else tensor for name, tensor in model.state_dict().items()}
+    state = {
+        name: tensor.index_select(TABLES[name], index) if name in TABLES else tensor
+        for name, tensor in model.state_dict().items()
+    }
     config = dataclasses.replace(model.config, vocab_size=len(rows), pad_token_id=pad_id)
     # Where positions are counted from padding's id, as many rows before them go as ids before it.
     if fewer := family.first_position(model.config) - family.first_position(config):

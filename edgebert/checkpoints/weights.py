@@ -23,7 +23,7 @@ SHOWN = 10  # names in a message
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def our_name(family: Family, task: str, theirs: str) -> str | None:
+def our_name(family: Family, config: Any, task: str, theirs: str) -> str | None:
     """The name in our model of a tensor in a checkpoint; None where no part of the task has it."""
     bare = theirs.removeprefix(family.prefix)
     module, _, leaf = bare.rpartition(".")
@@ -34,6 +34,12 @@ def our_name(family: Family, task: str, theirs: str) -> str | None:
     if pattern.count("{}") != len(numbers):  # braces of the file's own
         return None
     if pattern in family.encoder_weights:
+        if numbers and family.layer_numbers is not None:
+            known = family.layer_numbers(config)
+            theirs_here = tuple(map(int, numbers))
+            if theirs_here not in known:
+                return None
+            numbers = [str(known.index(theirs_here))]
         return f"encoder.{family.encoder_weights[pattern].format(*numbers)}.{leaf}"
     if pattern in head:
         return f"head.{head[pattern].format(*numbers)}.{leaf}"
@@ -57,9 +63,9 @@ def assemble(
             kind are named.
         Unsupported: the family has no such task.
     """
-    tensors, notes = _unwrapped(family, task, tensors)
+    tensors, notes = _unwrapped(family, config, task, tensors)
     wanted = {name: tensor.shape for name, tensor in outline(family, config, task).state_dict().items()}
-    names = {theirs: our_name(family, task, theirs) for theirs in sorted(tensors)}
+    names = {theirs: our_name(family, config, task, theirs) for theirs in sorted(tensors)}
     placed = {theirs: ours for theirs, ours in names.items() if ours in wanted}
     unplaced = sorted(set(names) - set(placed))
     dropped = [name for name in unplaced if not _of_encoder(family, name)]
@@ -69,8 +75,8 @@ def assemble(
     config, note = _ties(config, task, given)
     notes += note
     model = outline(family, config, task)
-    bare = task == "base" and not any(name.startswith("head.") for name in given)
-    if bare and isinstance(getattr(model.head, "pooler", None), torch.nn.Module):
+    learned = any(name.startswith("head.") for name in wanted)
+    if task == "base" and learned and not any(name.startswith("head.") for name in given):
         model.head.register_module("pooler", None)
         notes.append("no pooler: last_hidden_state alone")
         wanted = {name: shape for name, shape in wanted.items() if not name.startswith("head.")}
@@ -84,7 +90,9 @@ def assemble(
     return model.requires_grad_(False), tuple(notes)
 
 
-def _unwrapped(family: Family, task: str, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], list[str]]:
+def _unwrapped(
+    family: Family, config: Any, task: str, tensors: Mapping[str, Tensor]
+) -> tuple[Mapping[str, Tensor], list[str]]:
     """Tensors without what compilers, wrappers and trainers have put before their names, such as `module.`."""
     word = "encoder.embeddings.word.weight"
     # The longest rest of a name that is the word table's: what is before it is a wrapper's, or nothing.
@@ -92,7 +100,7 @@ def _unwrapped(family: Family, task: str, tensors: Mapping[str, Tensor]) -> tupl
     for name in tensors:
         parts = name.split(".")
         rests = (".".join(parts[i:]) for i in range(len(parts)))
-        rest = next((rest for rest in rests if our_name(family, task, rest) == word), None)
+        rest = next((rest for rest in rests if our_name(family, config, task, rest) == word), None)
         if rest is not None:
             found[name] = name.removesuffix(rest)
     befores = set(found.values())
@@ -117,7 +125,7 @@ def _of_encoder(family: Family, name: str) -> bool:
 
 def _drawn(model: Model, missing: set[str], seed: int) -> dict[str, Tensor]:
     """Random tensors for those of a head that are missing, drawn as the papers do."""
-    other = outline(model.family, model.config, model.task).to_empty(device="cpu").random_init(seed)
+    other = outline(model.family, model.config, model.task).in_memory().random_init(seed)
     return {name: tensor for name, tensor in other.state_dict().items() if name in missing and name.startswith("head.")}
 
 
@@ -224,6 +232,8 @@ def hf_names(model: Model) -> dict[str, str]:
         module, _, leaf = name.rpartition(".")
         numbers = re.findall(r"\.(\d+)(?=\.)", module)
         pattern = re.sub(r"\.\d+(?=\.)", ".{}", module)
+        if numbers and family.layer_numbers is not None and name.startswith("encoder."):
+            numbers = list(map(str, family.layer_numbers(model.config)[int(numbers[0])]))
         names[f"{tables[pattern].format(*numbers)}.{leaf}"] = name
     return names
 
@@ -236,7 +246,7 @@ def hf_tensors(model: Model) -> dict[str, Tensor]:
         for theirs, ours in hf_names(model).items()
         if not (model.tied and ours == "head.decoder.weight")
     }
-    width = len(state["encoder.layers.0.norm.weight"])
+    width = len(model.encoder.get_submodule("layers.0").get_parameter("norm.weight"))
     for module in model.family.unused_by_task.get(model.task, ()):
         # Never read, but without it transformers would warn and draw random numbers.
         tensors |= {f"{module}.weight": torch.zeros(width, width), f"{module}.bias": torch.zeros(width)}

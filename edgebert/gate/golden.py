@@ -17,6 +17,7 @@ from edgebert.errors import InputError
 from edgebert.files import ASSETS, check_file
 from edgebert.lowering import duplicate
 from edgebert.models import Model
+from edgebert.models.family import executed
 from edgebert.models.signature import INPUTS, Arrays, check_ids, has_token_axis, limit_types
 from edgebert.runtimes.session import run_rows
 from edgebert.tokenizers.tokenizer import Tokenizer
@@ -228,7 +229,7 @@ def damage(model: Model) -> Iterator[tuple[str, Model]]:
 
 
 def _last_layer(model: Model) -> torch.nn.Module:
-    *_, last = model.encoder.get_submodule("layers").children()
+    last: torch.nn.Module = executed(model.encoder)[-1]
     return last
 
 

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from edgebert.errors import ConversionFailed
 from edgebert.lowering.rewrite import derived, duplicate
-from edgebert.models import bert, convbert, heads, squeezebert
-from edgebert.models.family import Model
-from edgebert.models.layers import MASKED, additive_mask
+from edgebert.models import bert, convbert, heads, mobilebert, squeezebert
+from edgebert.models.family import Model, executed
+from edgebert.models.layers import MASKED, NoNorm, additive_mask
 
 
 class Pointwise(nn.Conv2d):
@@ -78,6 +78,19 @@ class ChannelNorm(nn.Module):
         """Normalize each token of (B, C, 1, T)."""
         out: Tensor = channel_norm(x, self.weight, self.bias, self.eps)
         return out
+
+
+class ChannelScale(nn.Module):
+    """MobileBERT's NoNorm over the channels of (B, C, 1, T)."""
+
+    def __init__(self, norm: NoNorm) -> None:
+        """Take over the weights of `norm`."""
+        super().__init__()
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift each channel of (B, C, 1, T)."""
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 def tokens_first(x: Tensor) -> Tensor:
@@ -147,6 +160,18 @@ class MixedAttention(convbert.MixedAttention):
         return total
 
 
+class MobileBertAttention(mobilebert.Attention):
+    """MobileBERT's attention over (1, C, 1, T)."""
+
+    def forward(self, x: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Attend by (1, width, 1, T) to what is made of `values` (1, C, 1, T)."""
+        width = _outputs(self.query)
+        split = (self.n_heads, width // self.n_heads)
+        context = _attend(self.query(x), self.key(x), self.value(values), split, mask)
+        out: Tensor = self.out(context.reshape(1, width, 1, -1))
+        return out
+
+
 class ChannelEncoder(nn.Module):
     """An encoder of any family over (B, C, 1, T): ids (B, T) to hidden states (B, C, 1, T)."""
 
@@ -154,6 +179,8 @@ class ChannelEncoder(nn.Module):
         """Take over the parts of `encoder`; `causal` hides what comes after a token, for up to `longest` tokens."""
         super().__init__()
         self.embeddings, self.layers = encoder.embeddings, encoder.layers
+        self.order = tuple(getattr(encoder, "order", range(len(encoder.layers))))
+        self.position_bias: nn.Module | None = getattr(encoder, "position_bias", None)
         self.project: nn.Module = getattr(encoder, "project", nn.Identity())
         self.causal = causal
         self.register_buffer("place", torch.arange(longest, dtype=torch.float32), persistent=False)
@@ -166,7 +193,9 @@ class ChannelEncoder(nn.Module):
             place = self.get_buffer("place")[: input_ids.shape[1]]
             # Whole numbers, so the difference held to 0 and 1 is the comparison itself.
             mask = mask + (place[None, :] - place[:, None]).clamp(0.0, 1.0) * MASKED
-        for layer in self.layers:
+        if self.position_bias is not None:
+            mask = mask + self.position_bias(input_ids.shape[1])
+        for layer in executed(self):
             x = layer(x, mask)
         return x
 
@@ -202,6 +231,11 @@ class _LanguageModel(heads.LanguageModel):
     def forward(self, hidden: Tensor) -> heads.Outputs:
         # A linear layer, for its weight may be the word table, and is stored once.
         return {"logits": self.decoder(tokens_first(self.norm(self.act(self.dense(hidden)))))}
+
+
+class _MobileBertLanguageModel(mobilebert.LanguageModel):
+    def forward(self, hidden: Tensor) -> heads.Outputs:
+        return {"logits": self.score(tokens_first(self.norm(self.act(self.dense(hidden)))))}
 
 
 class _Classifier(heads.Classifier):
@@ -247,6 +281,8 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
     bert.Attention: BertAttention,
     squeezebert.Attention: SqueezeBertAttention,
     convbert.MixedAttention: MixedAttention,
+    mobilebert.Attention: MobileBertAttention,
+    mobilebert.LanguageModel: _MobileBertLanguageModel,
     heads.Base: _Base,
     heads.Classifier: _Classifier,
     heads.DenseFirst: _DenseFirst,
@@ -268,6 +304,7 @@ PARTS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     ),
     convbert.SeparableConv: SeparableChannels,
     nn.LayerNorm: ChannelNorm,
+    NoNorm: ChannelScale,
     squeezebert.ChannelNorm: ChannelNorm,
 }
 

@@ -4,11 +4,11 @@ from torch import Tensor, nn
 
 from edgebert.lowering.rewrite import duplicate, matched
 from edgebert.models import bert, convbert, heads
-from edgebert.models.family import Model
+from edgebert.models.family import Model, executed, parted
 
 
 def _first_row(mask: Tensor) -> Tensor:
-    """Of a mask for each token, (B, 1, T, T), the first token's; one for all, (B, 1, 1, T), as it is."""
+    """Of a mask for each token, (B, 1 or H, T, T), the first token's; one for all, (B, 1, 1, T), as it is."""
     return mask[:, :, :1] if mask.shape[2] > 1 else mask
 
 
@@ -50,8 +50,9 @@ def first_token_only(model: Model) -> Model:
     reads_first = type(pooler) in (heads.Pooler, heads.DenseFirst) or (
         type(pooler) is heads.Summary and pooler.kind == "first"
     )
-    layers = lowered.encoder.get_submodule("layers")
-    last = next(reversed(list(layers.children())))
-    for _, layer in matched(lowered, "first_token_only", FORMS, lambda layer: reads_first and layer is last):
+    known = type(executed(lowered.encoder)[-1]) in FORMS
+    # Of a layer that runs several times this use alone changes.
+    last = parted(lowered.encoder) if reads_first and known else None
+    for _, layer in matched(lowered, "first_token_only", FORMS, lambda layer: layer is last):
         layer.__class__ = FORMS[type(layer)]  # the same parts, for fewer tokens
     return lowered.eval()

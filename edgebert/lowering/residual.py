@@ -1,5 +1,7 @@
 """What goes through an encoder from norm to norm: who reads it, what is added to it, and biases that pass along it."""
 
+import itertools
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from edgebert.lowering.rewrite import derived, duplicate, matched, understood
 from edgebert.models import bert, convbert
-from edgebert.models.family import Model
+from edgebert.models.family import Model, executed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,28 @@ READERS = ("query", "key", "value", "span_key", "span_value")
 
 
 def stages(model: Model) -> Iterator[Stage]:
-    """The halves of a model's layers in order; none where layers do not work on (B, T, C)."""
-    encoder: Any = model.encoder
+    """The halves of a model's layers in order; none where layers do not work on (B, T, C).
+
+    Of a layer that runs several times there is what stands between the same parts each time: its second half, and not
+    its first, into which more than one norm or projection gives its stream.
+    """
+    found = list(_halves(model.encoder))
+    ends = {layer.norm for layer in executed(model.encoder)[-1:]}
+    for stage in dict.fromkeys(found):
+        rivals = [other for other in found if other.norm is stage.norm or other.source is stage.source]
+        if stage.source not in ends and all(other == stage for other in rivals):
+            yield stage
+
+
+def _halves(encoder: Any) -> Iterator[Stage]:
+    """The halves of layers as they run, up to one that is not known; none where that one may stand between others."""
     project = getattr(encoder, "project", nn.Identity())
     source = encoder.embeddings.norm if isinstance(project, nn.Identity) else project
-    for layer in encoder.layers:
-        if not understood(layer, LAYERS) or not understood(layer.attention, ATTENTIONS):
-            return
+    uses = executed(encoder)
+    known = [understood(layer, LAYERS) and understood(layer.attention, ATTENTIONS) for layer in uses]
+    if len(set(uses)) < len(uses) and not all(known):
+        return
+    for layer in itertools.compress(uses, itertools.accumulate(known, operator.and_)):
         attention = layer.attention
         found = {name: getattr(attention, name) for name in READERS if hasattr(attention, name)}
         span = found.pop("span_key", None)

@@ -11,7 +11,7 @@ from edgebert.lowering.residual import dense
 from edgebert.lowering.rewrite import derived, duplicate, matched
 from edgebert.lowering.scaled_keys import ScaledKeysAttention
 from edgebert.models import bert
-from edgebert.models.family import Model
+from edgebert.models.family import Model, executed
 
 
 class SingleQueryAttention(nn.Module):
@@ -35,11 +35,13 @@ class SingleQueryAttention(nn.Module):
         self.value = grouped(value, bias, attention.n_heads)
 
     def forward(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Attend from one token `queries` (B, 1, C) to (B, T, C); `mask` is added to the scores (B, G, H / G, T)."""
+        """Attend from one token `queries` (B, 1, C) to (B, T, C); `mask`, (B, 1 or H, 1, T), is added to the scores."""
         inputs = split(x, self.key_groups)
         sought = self.key(self.query(queries))  # (B, 1, H I)
         sought = sought.reshape(x.shape[0], self.key_groups, -1, inputs.shape[-1])  # (B, G, H / G, I)
-        weights = torch.softmax(sought @ inputs.transpose(-1, -2) + mask, dim=-1)
+        if mask.shape[1] > 1:  # a term for each head
+            mask = mask.reshape(x.shape[0], self.key_groups, -1, x.shape[1])
+        weights = torch.softmax(sought @ inputs.transpose(-1, -2) + mask, dim=-1)  # (B, G, H / G, T)
         seen = weights.reshape(x.shape[0], self.value_groups, -1, x.shape[1]) @ split(x, self.value_groups)
         out: Tensor = self.out(self.value(seen.reshape(x.shape[0], 1, -1)))
         return out
@@ -58,7 +60,9 @@ def query_inputs(model: Model, grouped: GroupedForm) -> Model:
     511.6 M in ONNX Runtime, 3.5 M of 389.5 M in ExecuTorch.
 
     Args:
-        model: what `first_token_only` gives; ConvBERT's layers, and those whose groups cut heads, stay as they are.
+        model: what `first_token_only` gives; ConvBERT's layers, and those whose groups cut heads, stay as they are. So
+            do those that share their weights with other layers, and the notes say so: what is made of the keys would
+            stand in the file beside them.
         grouped: what the projections become, each with a group for each head.
     """
     lowered = duplicate(model)
@@ -68,6 +72,12 @@ def query_inputs(model: Model, grouped: GroupedForm) -> Model:
         known = type(attention) in (bert.Attention, ScaledKeysAttention)
         return known and not any(attention.n_heads % dense(part)[2] for part in (attention.key, attention.value))
 
-    for _, layer in matched(lowered, "query_inputs", (FirstTokenLayer,), whole_heads):
+    of_others = {id(weight) for layer in executed(lowered.encoder)[:-1] for weight in layer.attention.parameters()}
+
+    for name, layer in matched(lowered, "query_inputs", (FirstTokenLayer,), whole_heads):
+        if any(id(weight) in of_others for weight in layer.attention.parameters()):
+            lowered.notes.append(f"query_inputs left as it is: {name}, whose weights other layers have too")
+            lowered.lowerings["query_inputs"] = ()
+            continue
         layer.add_module("attention", SingleQueryAttention(layer.attention, grouped))
     return lowered.eval()

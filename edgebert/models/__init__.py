@@ -1,10 +1,13 @@
 """The families, each defined in one file, and by which `model_type` Hugging Face's `config.json` asks for one."""
 
+from edgebert.models.albert import ALBERT
 from edgebert.models.bert import BERT
 from edgebert.models.convbert import CONVBERT
 from edgebert.models.distilbert import DISTILBERT
 from edgebert.models.electra import ELECTRA
 from edgebert.models.family import Family, Model, outline
+from edgebert.models.mobilebert import MOBILEBERT
+from edgebert.models.mpnet import MPNET
 from edgebert.models.rembert import REMBERT
 from edgebert.models.roberta import ROBERTA
 from edgebert.models.squeezebert import SQUEEZEBERT
@@ -17,6 +20,9 @@ MODELS: dict[str, Family] = {
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
     "roberta": ROBERTA,
+    "mpnet": MPNET,
+    "albert": ALBERT,
+    "mobilebert": MOBILEBERT,
 }
 MODEL_TYPES = {kind: family for name, family in MODELS.items() for kind in family.model_types or (name,)}
 

@@ -51,7 +51,8 @@ DEEPEST = 256
 PARAMETERS = 4_000_000_000
 SHOWN = 10  # names in a message
 MINUTE = 1e-30  # an epsilon below is none in float32
-DEPTHS = ("num_hidden_layers", "n_layers")
+DEPTHS = ("num_hidden_layers", "n_layers", "num_hidden_groups", "inner_group_num", "num_feedforward_networks")
+BLOCKS = 1024  # a layer's parts that come several times, of all layers
 
 Config = TypeVar("Config")
 
@@ -158,3 +159,11 @@ def require_divisible(total: int, parts: int, what: str) -> None:
     """Raise InputError unless `parts` divides `total`, as heads and groups must."""
     if total % parts:
         raise InputError(f"config.json: {what}: {total} is not a multiple of {parts}.")
+
+
+def require_shallow(layers: int, each: int, what: str) -> None:
+    """Raise InputError where `layers` of `each` parts are more than any model has."""
+    if layers * each > BLOCKS:
+        raise InputError(
+            f"config.json: {what}={each} in {layers} layers make {layers * each:,}; at most {BLOCKS:,} fit."
+        )

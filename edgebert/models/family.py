@@ -1,5 +1,6 @@
 """What a family declares about itself, and the one module that joins its encoder with a task head."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from edgebert.errors import InputError, Unsupported
 from edgebert.models.config import PARAMETERS
 from edgebert.models.heads import Outputs, SentenceEmbedding
+from edgebert.models.layers import NoNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,17 @@ class Family:
     - the config: `vocab_size`, `max_position_embeddings`, `type_vocab_size` (1 where token types are ignored),
       `pad_token_id`, `tie_word_embeddings`, `initializer_range`, `labels`, `pooling`, and the field that `depth` names;
     - the encoder is embeddings, then `project` where it has one, then `layers` under one additive mask, which with
-      `causal` (a bool, where the family can be causal) also hides what comes after a token;
+      `causal` (a bool, where the family can be causal) also hides what comes after a token, and where the encoder has a
+      module `position_bias`, which makes a term (H, T, T) of a number of tokens, has that added to it once;
     - `encoder.embeddings` has `word` (nn.Embedding), `position` where positions have a table, `token_type` where there
-      are token types, and `norm` (nn.LayerNorm); it reads the position table's rows in order, from its attribute
-      `first` on where it has one, else from the first;
+      are token types, and `norm` (nn.LayerNorm or NoNorm); it reads the position table's rows in order, from its
+      attribute `first` on where it has one, else from the first;
     - `encoder.project` is nn.Identity or nn.Linear; `encoder.layers` is an nn.ModuleList of equal layers, each with
-      `attention`, `attention_norm`, `up`, `down` and `norm`;
+      `attention`, `attention_norm`, `up`, `down` and `norm`, which gives the layer's output;
+    - each of `encoder.layers` is another: parameters that are shared are there once. They run as `order` says, a tuple
+      of their numbers in which one may come again, and where the encoder has none in the order in which they stand.
+      `executed` gives them as they run. What changes a layer changes each of its uses; what is for one use alone goes
+      into a copy of the layer that is `parted` from the others and has their parameters;
     - a head for language modelling has `decoder` (nn.Linear over the vocabulary), with `bias`; one for classes has
       `classifier`.
 
@@ -51,6 +58,8 @@ class Family:
         first_position: of a config, the row of the position table that the first token reads: as many positions fewer
             than `max_position_embeddings` are left.
         model_types: what `config.json` calls it; empty where that is the name alone.
+        layer_numbers: of a config, the numbers that transformers' names have for each of `encoder.layers`; None where
+            that is the one under which it stands here.
     """
 
     name: str
@@ -70,6 +79,7 @@ class Family:
     depth: str = "num_hidden_layers"
     first_position: Callable[[Any], int] = lambda config: 0
     model_types: tuple[str, ...] = ()
+    layer_numbers: Callable[[Any], tuple[tuple[int, ...], ...]] | None = None
 
     def longest(self, config: Any) -> int:
         """The most tokens that a model of this config takes."""
@@ -131,11 +141,17 @@ class Model(nn.Module):
         out: Outputs = self.head(hidden, mask) if pools else self.head(hidden)
         return out
 
+    def in_memory(self) -> "Model":
+        """Memory on the CPU for what stands on the `meta` device; what has numbers, as constants have, keeps them."""
+        self._apply(lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor)
+        self.tie()
+        return self
+
     @torch.no_grad()
     def random_init(self, seed: int = 0) -> "Model":
         """Draw weights as the papers initialize them: normal of `initializer_range`, norms 1, biases 0."""
         generator = torch.Generator().manual_seed(seed)
-        norms = {id(m.weight) for m in self.modules() if isinstance(m, nn.LayerNorm)}
+        norms = {id(m.weight) for m in self.modules() if isinstance(m, nn.LayerNorm | NoNorm)}
         for name, parameter in self.named_parameters():
             if id(parameter) in norms:
                 parameter.fill_(1.0)
@@ -144,6 +160,23 @@ class Model(nn.Module):
             else:
                 parameter.normal_(0.0, self.config.initializer_range, generator=generator)
         return self
+
+
+def executed(encoder: nn.Module) -> list[Any]:
+    """An encoder's layers in the order in which they run; one that is shared comes several times."""
+    layers = list(encoder.get_submodule("layers").children())
+    return [layers[number] for number in getattr(encoder, "order", range(len(layers)))]
+
+
+def parted(encoder: Any) -> nn.Module:
+    """The layer that runs last, for a change to this use alone: a copy with the same parameters where it is shared."""
+    uses, last = executed(encoder), executed(encoder)[-1]
+    if uses.count(last) == 1:
+        return last
+    memo: dict[int, object] = {id(tensor): tensor for tensor in (*last.parameters(), *last.buffers())}
+    encoder.order = (*encoder.order[:-1], len(encoder.layers))
+    encoder.layers.append(copy.deepcopy(last, memo))
+    return encoder.layers[-1]
 
 
 def outline(family: Family, config: Any, task: str) -> Model:

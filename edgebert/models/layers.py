@@ -49,6 +49,19 @@ def causal_mask(tokens: int, dtype: torch.dtype) -> Tensor:
     return (place[None, :] > place[:, None]).to(dtype) * MASKED
 
 
+class NoNorm(nn.Module):
+    """What MobileBERT (arXiv 2004.02984, section 3.3) has for a norm: each channel times a weight, plus a bias."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, C) to (B, T, C)."""
+        return x * self.weight + self.bias
+
+
 class Embeddings(nn.Module):
     """Word, position and token type embeddings, summed and normalized (BERT, arXiv 1810.04805, figure 2).
 

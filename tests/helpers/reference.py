@@ -72,8 +72,10 @@ def batch(
 
 
 def given(theirs: Any, **how: int) -> dict[str, torch.Tensor]:
-    """Inputs as a transformers model takes them: padding has an id of its own, and types are those that there are."""
-    inputs = batch(theirs.config.vocab_size, pad=theirs.config.pad_token_id, **how)
+    """Inputs as transformers takes them: padding's id is padding's alone, and token types are those that there are."""
+    # MPNet's counts positions by id 1, whatever its config says.
+    pad = 1 if theirs.config.model_type == "mpnet" else theirs.config.pad_token_id
+    inputs = batch(theirs.config.vocab_size, pad=pad, **how)
     types = getattr(theirs.config, "type_vocab_size", 1)
     return inputs | {"token_type_ids": inputs["token_type_ids"].clamp(max=types - 1)}
 

@@ -1,5 +1,6 @@
 """Rewrites that several targets share say what the model says."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from edgebert.lowering.last_layer import FORMS
 from edgebert.lowering.rewrite import sources
 from edgebert.lowering.single_query import SingleQueryAttention
 from edgebert.models import MODELS, Model, bert, squeezebert
+from edgebert.models.family import executed
 
 
 def test_positions_that_are_read_stay_and_one_type_is_part_of_them() -> None:
@@ -41,12 +43,12 @@ def test_the_last_layer_answers_for_the_first_token_where_the_head_reads_no_othe
     given = batch(model.config.vocab_size)
     for name, expected in model(**given).items():
         torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=1e-5)
-    *before, last = lowered.encoder.get_submodule("layers").children()
-    # ConvBERT's multiple choice reads the last token.
-    reads_first = task in FIRST and (family, task) != ("convbert", "multiple-choice")
+    *before, last = executed(lowered.encoder)
+    # ConvBERT's multiple choice reads the last token; of MobileBERT's layers no rewrite knows anything.
+    reads_first = task in FIRST and (family, task) != ("convbert", "multiple-choice") and family != "mobilebert"
     assert (type(last) in FORMS.values()) == reads_first
     assert not any(type(layer) in FORMS.values() for layer in before)
-    assert lowered.state_dict().keys() == plain.state_dict().keys()
+    assert {id(weight) for weight in lowered.parameters()} == {id(weight) for weight in plain.parameters()}
 
 
 @pytest.mark.parametrize(("family", "task"), cells())
@@ -63,8 +65,11 @@ def test_the_only_query_meets_the_inputs_themselves(family: str, task: str) -> N
             lowered = lowering.query_inputs(plain, form)
             for name, expected in model(**given).items():
                 torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=2e-5)
-    *before_it, last = (layer.attention for layer in lowered.encoder.get_submodule("layers").children())
-    assert isinstance(last, SingleQueryAttention) == (task in FIRST and family != "convbert")
+    *before_it, last = (layer.attention for layer in executed(lowered.encoder))
+    # ALBERT's would no longer share its keys and values with the layers before.
+    lone = family not in ("convbert", "albert", "mobilebert")
+    assert isinstance(last, SingleQueryAttention) == (task in FIRST and lone)
+    assert any("query_inputs" in note for note in lowered.notes) == (task in FIRST and family == "albert")
     assert not any(isinstance(attention, SingleQueryAttention) for attention in before_it)
 
 
@@ -80,14 +85,15 @@ def test_biases_of_norms_between_layers_pass_to_others(family: str, task: str) -
         for name, expected in model(**given).items():
             torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=2e-5)
         gone = plain.state_dict().keys() - lowered.state_dict().keys()
-        assert gone
+        assert bool(gone) == (family != "mobilebert")
         assert all(name.endswith("norm.bias") for name in gone)
         # The zeros beyond a span's ends have no bias in front of them; the last norm's is part of the answer.
         assert not any(name.endswith("layers.1.norm.bias") for name in gone)
-        assert (family == "convbert") == ("encoder.layers.0.norm.bias" not in gone)
+        # ALBERT's last norm is its first layer's too.
+        assert (family in ("convbert", "albert", "mobilebert")) == ("encoder.layers.0.norm.bias" not in gone)
 
 
-@pytest.mark.parametrize("family", ["squeezebert", "rembert", "bert"])
+@pytest.mark.parametrize("family", ["squeezebert", "rembert", "bert", "mpnet", "albert"])
 def test_projections_of_one_input_are_joined(family: str) -> None:
     model = Model(MODELS[family], MODELS[family].config.tiny(), "token-classification").random_init()
     lively(model)
@@ -97,7 +103,8 @@ def test_projections_of_one_input_are_joined(family: str) -> None:
         lowered = lowering.fuse_qkv(plain, form)
         torch.testing.assert_close(lowered(**given)["logits"], model(**given)["logits"], rtol=0, atol=2e-5)
         # Three weights are one, which carries the names of all.
-        assert len(lowered.state_dict()) == len(plain.state_dict()) - 2 * 2 * 2
+        layers = len(lowered.encoder.get_submodule("layers"))
+        assert len(lowered.state_dict()) == len(plain.state_dict()) - layers * 2 * 2
         assert any(".query+key+value." in name for name in lowered.state_dict())
 
 
@@ -112,6 +119,81 @@ def lively(model: Model) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+
+
+# Layers that run once and several times, alone and in groups; the last has four layers for four.
+SHARED = [
+    {},
+    {"num_hidden_layers": 5, "num_hidden_groups": 3},
+    {"num_hidden_layers": 3, "num_hidden_groups": 2, "inner_group_num": 2},
+    {"num_hidden_layers": 3, "inner_group_num": 2},
+    {"num_hidden_layers": 4, "num_hidden_groups": 4},
+]
+POINTWISE = lowering.GroupedPointwise
+ALONE: list[Callable[[Model], Model]] = [
+    lowering.scale_keys,
+    lowering.fold_norm_biases,
+    lowering.first_token_only,
+    lowering.linears_in_blocks,
+    lambda model: lowering.trim_positions(model, 16),
+    lambda model: norms_in_half(model),
+    lambda model: lowering.query_inputs(lowering.first_token_only(model), POINTWISE),
+    lambda model: lowering.fuse_qkv(lowering.scale_keys(model), POINTWISE),
+    lambda model: lowering.fold_norm_biases(lowering.first_token_only(model)),
+    lambda model: norms_in_half(lowering.first_token_only(lowering.fold_norm_biases(model))),
+]
+
+
+@pytest.mark.parametrize("changes", SHARED)
+@pytest.mark.parametrize("task", [FIRST[0], "base"])
+def test_layers_that_run_several_times_answer_the_same_after_each_rewrite(changes: dict[str, int], task: str) -> None:
+    family = MODELS["albert"]
+    model = Model(family, replace(family.config.tiny(), **changes), task).random_init()
+    lively(model)
+    given = batch(model.config.vocab_size)
+    for place, rewrite in enumerate(ALONE):
+        lowered = rewrite(model)
+        for name, expected in model(**given).items():
+            torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=5e-5, msg=f"{place}: {name}")
+
+
+def test_what_is_for_the_last_run_alone_leaves_a_shared_layer_as_it_is() -> None:
+    family = MODELS["albert"]
+    model = Model(family, family.config.tiny(), FIRST[0])
+    lowered = lowering.first_token_only(model)
+    first, last = executed(lowered.encoder)
+    assert (type(first), type(last)) == (bert.Layer, FORMS[bert.Layer])
+    assert dict(first.named_parameters()) == dict(last.named_parameters())
+    assert lowered.lowerings["first_token_only"] == ("encoder.layers.1",)
+    assert model.encoder.order == (0, 0)
+    assert len(model.encoder.layers) == 1
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 9])
+@pytest.mark.parametrize("n_heads", [1, 4])
+def test_one_token_asks_under_a_mask_for_each_head(tokens: int, n_heads: int) -> None:
+    """MPNet's, (B, H, T, T), of which the first row is left; with groups as SqueezeBERT has them, too."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    plain = bert.Attention(32, n_heads)
+    x, mask = draw(3, tokens, 32), draw(3, n_heads, 1, tokens)
+    groups = n_heads // 2 or 1
+    for name in ("key", "value"):
+        made = lowering.GroupedPointwise(draw(32, 32 // groups), draw(32), groups)
+        setattr(plain, name, made)
+    single = SingleQueryAttention(plain, lowering.SlicedLinears)
+    torch.testing.assert_close(single(x[:, :1], x, mask), plain(x[:, :1], x, mask), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("family", "task"), [cell for cell in cells() if cell[0] in ("mpnet", "albert", "mobilebert")])
+def test_channels_come_before_tokens(family: str, task: str) -> None:
+    model = Model(MODELS[family], MODELS[family].config.tiny(), task).random_init()
+    lively(model)
+    lowered = lowering.channels_before_tokens(model, 16)
+    for row in range(3):
+        given = {name: value[row : row + 1] for name, value in batch(model.config.vocab_size).items()}
+        for name, expected in model(**given).items():
+            torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=5e-5)
 
 
 def test_a_causal_mask_keeps_its_first_row() -> None:

@@ -73,6 +73,22 @@ VARIANTS = [
     ("roberta", "base", {"pad_token_id": 5, "type_vocab_size": 2}),
     ("roberta", "masked-lm", {"pad_token_id": 0, "hidden_act": "relu", "tie_word_embeddings": False}),
     ("roberta", "causal-lm", {"is_decoder": True}),
+    ("mpnet", "base", {"relative_attention_num_buckets": 40, "num_attention_heads": 1, "hidden_act": "relu"}),
+    ("mpnet", "masked-lm", {"pad_token_id": 5, "hidden_act": "relu", "tie_word_embeddings": False}),
+    ("albert", "base", {"num_hidden_layers": 5, "num_hidden_groups": 3}),
+    ("albert", "base", {"num_hidden_layers": 3, "num_hidden_groups": 2, "inner_group_num": 2}),
+    ("albert", "base", {"num_hidden_layers": 18, "num_hidden_groups": 14}),
+    ("albert", "masked-lm", {"embedding_size": 32, "hidden_act": "relu", "tie_word_embeddings": False}),
+    ("albert", "sequence-classification", {"type_vocab_size": 1, "pad_token_id": 3, "embedding_size": 48}),
+    ("mobilebert", "base", {"classifier_activation": True, "normalization_type": "layer_norm"}),
+    ("mobilebert", "base", {"use_bottleneck": False, "num_feedforward_networks": 1}),
+    ("mobilebert", "base", {"use_bottleneck_attention": True}),
+    ("mobilebert", "base", {"use_bottleneck_attention": True, "key_query_shared_bottleneck": False}),
+    ("mobilebert", "base", {"key_query_shared_bottleneck": False, "intra_bottleneck_size": 32}),
+    ("mobilebert", "base", {"trigram_input": False}),
+    ("mobilebert", "masked-lm", {"trigram_input": False, "embedding_size": 32, "hidden_act": "gelu"}),
+    ("mobilebert", "masked-lm", {"tie_word_embeddings": False, "num_feedforward_networks": 5}),
+    ("mobilebert", "multiple-choice", {"classifier_activation": True, "type_vocab_size": 1}),
     *(("bert", "base", {"hidden_act": act}) for act in ACTIVATIONS),
 ]
 
@@ -131,6 +147,7 @@ def test_padding_further_changes_an_answer_only_where_the_paper_says_so(name: st
     model = ours(name, "base", theirs)
     short = batch(100, rows=1, tokens=8)
     long = {key: torch.nn.functional.pad(value, (0, 20)) for key, value in short.items()}
+    long["input_ids"][:, 8:] = 3  # the row of padding's own id is zeros here, as no trained model's is
     with torch.no_grad():
         change = (model(**long)["last_hidden_state"][:, :8] - model(**short)["last_hidden_state"]).abs().max().item()
     assert (change < EXACT) == family.padding_invariant
@@ -174,6 +191,19 @@ BAD_CONFIGS = [
     ("distilbert", {"activation": "geluu"}, Unsupported, "'geluu' is not supported"),
     ("roberta", {"hidden_size": 30}, InputError, "30 is not a multiple of 4"),
     ("roberta", {"pad_token_id": 65}, InputError, "leaves no row for a token after pad_token_id=65"),
+    ("mpnet", {"hidden_size": 30}, InputError, "30 is not a multiple of 4"),
+    ("mpnet", {"relative_attention_num_buckets": 16}, InputError, "num_buckets=16; distances are in 32 buckets"),
+    ("mpnet", {"max_position_embeddings": 2}, InputError, "leaves no row for a token after the 2"),
+    ("mpnet", {"type_vocab_size": 2}, InputError, "unknown key type_vocab_size"),
+    ("albert", {"hidden_size": 30}, InputError, "30 is not a multiple of 4"),
+    ("albert", {"inner_group_num": 257}, InputError, "inner_group_num=257 in a AlbertConfig; at most 256"),
+    ("albert", {"num_hidden_groups": 257}, InputError, "num_hidden_groups=257 in a AlbertConfig; at most 256"),
+    ("albert", {"num_hidden_layers": 64, "inner_group_num": 17}, InputError, "in 64 layers make 1,088; at most 1,024"),
+    ("mobilebert", {"intra_bottleneck_size": 18}, InputError, "18 is not a multiple of 4"),
+    ("mobilebert", {"normalization_type": "rms"}, InputError, "normalization_type='rms'; it must be one of no_norm"),
+    ("mobilebert", {"true_hidden_size": 24}, InputError, "true_hidden_size=24, and the other keys make 16"),
+    ("mobilebert", {"key_query_shared_bottleneck": False}, InputError, "gives attention 32 channels .* weights for 16"),
+    ("mobilebert", {"num_hidden_layers": 256, "num_feedforward_networks": 5}, InputError, "make 1,280; at most 1,024"),
     ("electra", {"hidden_size": 30}, InputError, "30 is not a multiple of 4"),
     ("electra", {"summary_type": "cls_index"}, InputError, "one of first, last, mean"),
     ("electra", {"add_cross_attention": True}, Unsupported, "add_cross_attention=True"),
