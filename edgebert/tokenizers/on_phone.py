@@ -14,7 +14,8 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
         "Sequence", "Strip", "StripAccents",
     ),
     "pre_tokenizer": (
-        "BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Sequence", "Whitespace", "WhitespaceSplit",
+        "BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Sequence", "Whitespace",
+        "WhitespaceSplit",
     ),
     "model": ("WordPiece", "Unigram", "BPE"),
     "post_processor": ("BertProcessing", "RobertaProcessing", "TemplateProcessing"),

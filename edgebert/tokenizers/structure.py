@@ -21,7 +21,8 @@ NORMALIZERS = (
     "Strip", "StripAccents",
 )  # fmt: skip
 PRE_TOKENIZERS = (
-    "BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Sequence", "Whitespace", "WhitespaceSplit",
+    "BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Sequence", "Whitespace",
+    "WhitespaceSplit",
 )  # fmt: skip
 DECODERS = ("ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Sequence", "WordPiece")
 POST_PROCESSORS = ("BertProcessing", "RobertaProcessing", "TemplateProcessing")

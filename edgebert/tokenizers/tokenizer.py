@@ -1,9 +1,8 @@
-"""Text to ids: WordPiece (BERT), SentencePiece Unigram (RemBERT, XLM-R, DeBERTa-v3) and byte-level BPE (RoBERTa,
-ModernBERT), through `tokenizers`.
+"""Text to ids, through `tokenizers`: WordPiece, SentencePiece Unigram and byte-level BPE.
 
 The ids are those of transformers 5.23 (models/bert/tokenization_bert.py, models/rembert/tokenization_rembert.py,
-models/roberta/tokenization_roberta.py) on any text. Its RemBertTokenizer has two slips when it starts from a bare .model file, and they are not followed: it leaves
-[CLS] and [SEP] out, and it takes piece 2 for the unknown one whatever the file says.
+and so on) on any text. Its RemBertTokenizer has two slips when it starts from a bare .model file, and they are not
+followed: it leaves [CLS] and [SEP] out, and it takes piece 2 for the unknown one whatever the file says.
 
 Shapes: B texts, T tokens, V vocabulary.
 """
@@ -273,8 +272,9 @@ class Tokenizer:
             return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
     def save_vocabulary(self, folder: Path, prefix: str | None = None) -> tuple[str, ...]:
-        """Writes vocab.txt, sentencepiece.model, or vocab.json and merges.txt into `folder`, as `prefix`-vocab.txt
-        where there is a prefix.
+        """Writes vocab.txt, sentencepiece.model, or vocab.json with merges.txt into `folder`.
+
+        With a prefix they are `prefix`-vocab.txt and so on.
 
         Returns:
             The paths that were written.
@@ -318,8 +318,8 @@ def load(path: Path) -> Tokenizer:
     """Reads a tokenizer from a checkpoint folder, or from one of its files.
 
     Taken is tokenizer.json, else vocab.txt, else a SentencePiece model, else vocab.json with merges.txt.
-    tokenizer_config.json, special_tokens_map.json
-    and added_tokens.json beside it say the rest, and the defaults of BERT, RemBERT and RoBERTa hold where those are absent.
+    tokenizer_config.json, special_tokens_map.json and added_tokens.json beside it say the rest, and the defaults of
+    BERT, RemBERT and RoBERTa hold where those are absent.
 
     Raises:
         InputError: there is no such file, or it is damaged, or it asks for what would change the ids unnoticed.

@@ -1,7 +1,7 @@
 """From a vocabulary file (tokenizer.json, vocab.txt, vocab.json, a SentencePiece .model) to a `tokenizers` backend.
 
 What happens to text before it meets the vocabulary follows models/bert/tokenization_bert.py,
-models/rembert/tokenization_rembert.py and models/roberta/tokenization_roberta.py of transformers 5.23.
+models/rembert/tokenization_rembert.py and their like for RoBERTa, XLM-R and DeBERTa-v3 in transformers 5.23.
 """
 
 import base64
@@ -15,7 +15,7 @@ from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from edgebert.errors import InputError
-from edgebert.files import is_file, is_folder, parse_json, read
+from edgebert.files import is_file, is_folder, parse_json, read, read_json
 from edgebert.tokenizers import sentencepiece, structure
 
 Flags = Mapping[str, bool | None]
@@ -29,6 +29,8 @@ LARGEST = 32 << 20  # bytes of a file; a tokenizer.json of 500,000 pieces has 20
 FLAGS: Mapping[str, Flags] = {
     "wordpiece": {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True},
     "unigram": {"do_lower_case": False, "keep_accents": True, "add_prefix_space": True},
+    "xlm-roberta": {"add_prefix_space": True},
+    "deberta-v2": {"do_lower_case": False, "split_by_punct": False, "add_prefix_space": True},
     "bpe": {"add_prefix_space": False, "trim_offsets": True},
 }
 
@@ -40,6 +42,16 @@ CLASSES = {
     "bpe": ("Roberta", "Bart"),
 }
 ANY_CLASS = "PreTrained"  # PreTrainedTokenizerFast takes a tokenizer.json as it is
+
+# Which of FLAGS a .model is read by, by the class of transformers; and the class where no config names one: by the
+# config.json beside it, else by the file's name. The last two of its types are here to be refused.
+SENTENCEPIECE = {"RemBert": "unigram", "XLMRoberta": "xlm-roberta", "DebertaV2": "deberta-v2"}
+CLASS_OF_TYPE = {
+    "rembert": "RemBert", "xlm-roberta": "XLMRoberta", "deberta-v2": "DebertaV2", "camembert": "Camembert",
+    "albert": "Albert",
+}  # fmt: skip
+FAIRSEQ = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}  # come first in XLM-R
+CLASS_OF_FILE = {"spm.model": "DebertaV2", "sentencepiece.bpe.model": "XLMRoberta-or-Camembert"}
 
 VOCAB_JSON, MERGES_TXT = "vocab.json", "merges.txt"
 
@@ -148,6 +160,15 @@ def merged_files(backend: Tokenizer) -> dict[str, bytes]:
 
 def _pipeline(kind: str, flags: Flags, charsmap: bytes) -> tuple[Normalizer | None, PreTokenizer]:
     """What happens to text before the model sees it."""
+    if kind == "xlm-roberta":
+        split = [pre_tokenizers.WhitespaceSplit(), _metaspace(flags, "never")]
+        return (normalizers.Precompiled(charsmap) if charsmap else None), pre_tokenizers.Sequence(split)
+    if kind == "deberta-v2":  # the charsmap is left out, as transformers 5 leaves it
+        lower = [normalizers.Lowercase()] if flags["do_lower_case"] else []
+        white = normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " ")
+        signs = [pre_tokenizers.Punctuation("isolated")] if flags["split_by_punct"] else []
+        cleaned = [*lower, white, normalizers.NFC(), normalizers.Strip(left=False)]
+        return normalizers.Sequence(cleaned), pre_tokenizers.Sequence([*signs, _metaspace(flags, "first")])
     if kind == "bpe":
         return None, pre_tokenizers.ByteLevel(add_prefix_space=bool(flags["add_prefix_space"]))
     if kind == "wordpiece":
@@ -165,8 +186,11 @@ def _pipeline(kind: str, flags: Flags, charsmap: bytes) -> tuple[Normalizer | No
         steps += [normalizers.Lowercase()]
     if charsmap:
         steps += [normalizers.Precompiled(charsmap)]
-    scheme = "always" if flags["add_prefix_space"] else "never"
-    return normalizers.Sequence(steps), pre_tokenizers.Metaspace("▁", scheme)
+    return normalizers.Sequence(steps), _metaspace(flags, "never")
+
+
+def _metaspace(flags: Flags, otherwise: str) -> PreTokenizer:
+    return pre_tokenizers.Metaspace("▁", "always" if flags["add_prefix_space"] else otherwise)
 
 
 def _flags_of(backend: Tokenizer) -> tuple[Flags, bytes] | None:
@@ -307,8 +331,45 @@ def _content(config: Mapping[str, Any], role: str, usual: str) -> str:
 
 
 def _from_unigram(file: Path, model: sentencepiece.UnigramModel, config: Mapping[str, Any]) -> Tokenizer:
-    flags = _flags(file, "unigram", config)
-    backend = Tokenizer(models.Unigram(model.pieces, unk_id=model.unk_id, byte_fallback=False))
-    backend.normalizer, backend.pre_tokenizer = _pipeline("unigram", flags, model.charsmap)
-    backend.decoder = decoders.Metaspace("▁", "always" if flags["add_prefix_space"] else "never")
+    kind = _kind_of_model(file, config)
+    flags = {**FLAGS[kind], **_stated(kind, config)}
+    pieces, unk_id = model.pieces, model.unk_id
+    # XLM-R's ids are fairseq's: its own four first, of the file's pieces all but three, and the mask.
+    first = [_content(config, role, usual) for role, usual in FAIRSEQ.items()]
+    if kind == "xlm-roberta":
+        mask = _content(config, "mask_token", "<mask>")
+        pieces, unk_id = [*((text, 0.0) for text in first), *pieces[3:], (mask, 0.0)], 3
+        if len({text for text, _ in pieces}) < len(pieces):
+            raise InputError(
+                f"{file} has one of {', '.join(first)} and {mask} among its other pieces: it is not XLM-R's"
+            )
+    with structure.contained(f"{file} makes no tokenizer"):
+        backend = Tokenizer(models.Unigram(pieces, unk_id=unk_id, byte_fallback=False))
+        backend.normalizer, backend.pre_tokenizer = _pipeline(kind, flags, model.charsmap)
+        otherwise = "first" if kind == "deberta-v2" else "never"
+        backend.decoder = decoders.Metaspace("▁", "always" if flags["add_prefix_space"] else otherwise)
+        if kind == "xlm-roberta":
+            cls, _, sep, _ = first
+            backend.post_processor = processors.TemplateProcessing(
+                single=[cls, "$A", sep], pair=[cls, "$A", sep, sep, "$B", sep], special_tokens=[(cls, 0), (sep, 2)]
+            )
     return backend
+
+
+def _kind_of_model(file: Path, config: Mapping[str, Any]) -> str:
+    """By which of FLAGS a .model is read: transformers decides by the class, or by the config.json that is beside it.
+
+    Raises:
+        InputError: it is another class's, whose ids would be others.
+    """
+    name = _class(config)
+    if name in ("", ANY_CLASS):
+        beside = file.with_name("config.json")
+        stated = read_json(beside).get("model_type") if is_file(beside) else None
+        name = CLASS_OF_TYPE.get(str(stated), CLASS_OF_FILE.get(file.name, "RemBert"))
+    if name not in SENTENCEPIECE:
+        raise InputError(
+            f"{file} is for {name}Tokenizer, and is read here as for {', '.join(SENTENCEPIECE)}: have transformers "
+            "save it as a tokenizer.json, or name its tokenizer_class in tokenizer_config.json"
+        )
+    return SENTENCEPIECE[name]

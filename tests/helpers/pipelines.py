@@ -199,7 +199,7 @@ def deberta_v3_of_old() -> Tokenizer:
 
 
 def xlm_roberta_of_transformers(folder: Path) -> Tokenizer:
-    """As transformers 5 makes XLM-R of its file: the charsmap alone, and words split at white space before Metaspace."""
+    """As transformers 5 makes XLM-R of its file: the charsmap alone, words split at white space before Metaspace."""
     (folder / "sentencepiece.bpe.model").write_bytes(trained_model(normalization_rule_name="nmt_nfkc", **FAIRSEQ))
     return transformers.XLMRobertaTokenizer.from_pretrained(folder).backend_tokenizer
 
