@@ -6,7 +6,7 @@ token is a panic, a pattern can take years on a short text, and replacements tha
 
 import base64
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,7 @@ LARGEST = 1 << 20  # pieces, and merges; the largest published vocabulary of the
 UNIGRAM_BYTES, ADDED_BYTES = 2_800_000, 1 << 20
 LONGEST = 256  # bytes of a piece; characters of a word that WordPiece splits, in the square of them
 STEPS = 32  # of a pipeline
+BYTES = tuple(sorted(pre_tokenizers.ByteLevel.alphabet()))  # the characters that stand for bytes
 EXPANSION = 256  # bytes that a normalization table may put in the place of a character
 
 
@@ -165,7 +166,7 @@ def check_bpe(model: Mapping[str, Any]) -> None:
     unknown = model.get("unk_token")
     if unknown is not None:
         _text(unknown, "unk_token")
-    lacking = missing_bytes(vocab)
+    lacking = [character for character in BYTES if character not in vocab]
     if lacking and unknown not in vocab:
         raise ValueError(f"its vocabulary lacks {len(lacking)} of the 256 bytes, and has no unk_token for them")
     merges = pairs_of(_list(model.get("merges"), "merges"))
@@ -175,11 +176,6 @@ def check_bpe(model: Mapping[str, Any]) -> None:
         absent = next((piece for piece in (first, second, first + second) if piece not in vocab), None)
         if absent is not None:
             raise ValueError(f"{first!r:.40} and {second!r:.40} are merged, and its vocabulary lacks {absent!r:.40}")
-
-
-def missing_bytes(vocab: Container[str]) -> list[str]:
-    """The characters that stand for bytes and are no pieces."""
-    return [character for character in pre_tokenizers.ByteLevel.alphabet() if character not in vocab]
 
 
 def pairs_of(merges: list[Any]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
+from tokenizers.processors import PostProcessor
 
 from edgebert.errors import InputError
 from edgebert.files import is_file, is_folder, parse_json, read, read_json
@@ -50,7 +51,7 @@ CLASS_OF_TYPE = {
     "rembert": "RemBert", "xlm-roberta": "XLMRoberta", "deberta-v2": "DebertaV2", "camembert": "Camembert",
     "albert": "Albert",
 }  # fmt: skip
-FAIRSEQ = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}  # come first in XLM-R
+FAIRSEQ = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}  # first in XLM-R
 CLASS_OF_FILE = {"spm.model": "DebertaV2", "sentencepiece.bpe.model": "XLMRoberta-or-Camembert"}
 
 VOCAB_JSON, MERGES_TXT = "vocab.json", "merges.txt"
@@ -116,20 +117,41 @@ def class_of(backend: Tokenizer, unk_id: int) -> tuple[str, Flags]:
     return f"{CLASSES[kind][0]}Tokenizer", found[0]
 
 
-def template(backend: Tokenizer, cls_id: int, sep_id: int) -> processors.TemplateProcessing:
-    """[CLS] A [SEP] of one text and [CLS] A [SEP] B [SEP] of two, with the token type after each colon."""
+def template(
+    backend: Tokenizer, cls_id: int, sep_id: int, doubled: bool = False, typed: bool = True
+) -> processors.TemplateProcessing:
+    """[CLS] A [SEP] of one text and [CLS] A [SEP] B [SEP] of two, with the token type after each colon.
+
+    Args:
+        backend: names the tokens.
+        cls_id: of [CLS].
+        sep_id: of [SEP].
+        doubled: two [SEP] stand between two texts.
+        typed: the second text is of type 1, else all is of type 0.
+    """
     cls, sep = backend.id_to_token(cls_id), backend.id_to_token(sep_id)
-    return processors.TemplateProcessing(
-        single=[f"{cls}:0", "$A:0", f"{sep}:0"],
-        pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
-        special_tokens=[(cls, cls_id), (sep, sep_id)],
-    )
+    single = [f"{cls}:0", "$A:0", f"{sep}:0"]
+    second = [f"{sep}:0"] * doubled + [f"$B:{typed:d}", f"{sep}:{typed:d}"]
+    tokens = [(cls, cls_id), (sep, sep_id)]
+    return processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=tokens)
+
+
+def renumbered(
+    old: PostProcessor, backend: Tokenizer, cls_id: int, sep_id: int, doubled: bool, typed: bool
+) -> PostProcessor:
+    """What frames texts as `old` does, with other ids; arguments as of `template`."""
+    if isinstance(old, processors.RobertaProcessing):
+        state = json.loads(old.__getstate__())
+        sep, cls = ((str(backend.id_to_token(i)), i) for i in (sep_id, cls_id))
+        return processors.RobertaProcessing(sep, cls, state["trim_offsets"], state["add_prefix_space"])
+    return template(backend, cls_id, sep_id, doubled, typed)
 
 
 def unknown_token(file: Path, backend: Tokenizer) -> str | None:
     """What the model makes of text that it cannot spell; None of one that has a piece for every byte."""
     if isinstance(backend.model, models.BPE):
-        return backend.model.unk_token if structure.missing_bytes(backend.get_vocab(with_added_tokens=False)) else None
+        spelt = all(backend.model.token_to_id(character) is not None for character in structure.BYTES)
+        return None if spelt else backend.model.unk_token
     with structure.contained(f"copy {file} again, it is not usable"):
         tokens = backend.model.tokenize(UNSEEN)
     if len(tokens) != 1:
@@ -305,8 +327,9 @@ def _from_merges(file: Path, config: Mapping[str, Any]) -> Tokenizer:
     if not is_file(beside):
         raise InputError(f"{file} has no {beside.name} beside it, which says how its pieces are merged: copy it too")
     try:
-        lines = read(beside, LARGEST).decode("utf-8").removesuffix("\n").split("\n")
-        merges = structure.pairs_of([line.removesuffix("\r") for line in lines])
+        lines = read(beside, LARGEST).decode("utf-8").split("\n")
+        last = lines.pop()  # empty where the file ends with a line's end
+        merges = structure.pairs_of([line.removesuffix("\r") for line in [*lines, *([last] if last else [])]])
         vocab = parse_json(read(file, LARGEST), file)
         structure.check_bpe({"vocab": vocab, "merges": [list(merge) for merge in merges]})
     except ValueError as error:
@@ -314,6 +337,9 @@ def _from_merges(file: Path, config: Mapping[str, Any]) -> Tokenizer:
     backend = Tokenizer(models.BPE(vocab, merges))
     backend.normalizer, backend.pre_tokenizer = _pipeline("bpe", flags, b"")
     backend.decoder = decoders.ByteLevel()
+    # RobertaTokenizer has names of its own for the roles that a config leaves out.
+    own = [usual for role, usual in (FAIRSEQ | {"mask_token": "<mask>"}).items() if role not in config]
+    backend.add_special_tokens([name for name in own if name in vocab])
     roles = [_content(config, role, usual) for role, usual in (("sep_token", "</s>"), ("cls_token", "<s>"))]
     for role in roles:
         if role not in vocab:

@@ -118,7 +118,14 @@ REFUSED_FOLDERS = [
     ({"vocab": {"a": 0}, "merges_txt": "", "tokenizer_config": {"tokenizer_class": "CLIPTokenizer"}}, "for CLIPTok"),
     ({"sentencepiece.bpe_model": b"UNI"}, "is for XLMRoberta-or-CamembertTokenizer, and is read here as for RemBert"),
     ({"a_model": b"UNI", "config": {"model_type": "camembert"}}, "is for CamembertTokenizer, and .* tokenizer_class"),
-    ({"a_model": b"UNI", "config": {"model_type": "xlm-roberta"}}, "has one of <s>, <pad>, </s>, <unk> and <mask>"),
+    (
+        {
+            "a_model": b"UNI",
+            "config": {"model_type": "xlm-roberta"},
+            "tokenizer_config": {"mask_token": "[MASK]"},
+        },
+        r"has one of <s>, <pad>, </s>, <unk> and \[MASK\] among",
+    ),
     ({"vocab_txt": BERT.replace("[UNK]", "x")}, r"vocab\.txt has no \[UNK\], which stands for what it cannot spell"),
     ({"vocab_txt": BERT.replace("[CLS]", "x")}, r"has no \[CLS\]: name the cls_token in tokenizer_config\.json"),
     ({"vocab_txt": BERT.replace("[PAD]", "x")}, r"has no \[PAD\]: name the pad_token"),
