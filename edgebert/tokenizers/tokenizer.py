@@ -401,8 +401,8 @@ def _add_tokens(file: Path, backend: tokenizers.Tokenizer, config: dict[str, Any
     named: dict[str, AddedToken] = {role: config[role] for role in NAMED if role in config}
     unknown = vocabulary.unknown_token(file, backend)
     if unknown is None:  # no text is unknown, so a config may name any token for it, or none
-        usual = (backend.model.unk_token, "[UNK]", "<unk>")
-        known = [name for name in usual if name and backend.token_to_id(name) is not None]
+        names = (backend.model.unk_token, "[UNK]", "<unk>")
+        known = [name for name in names if name and backend.token_to_id(name) is not None]
         named |= {} if "unk_token" in named or not known else {"unk_token": AddedToken(known[0], special=True)}
     elif named.setdefault("unk_token", AddedToken(unknown, special=True)).content != unknown:
         raise InputError(f"{file} makes {unknown} of unknown text, and the config's unk_token is {named['unk_token']}")
