@@ -3,9 +3,10 @@
     make app && python benchmarks/phone_tokenizer.py
 
 Both run on this machine, on the same texts, timed by what their thread takes of a core, with the tokenizer.json of
-three kinds: BERT's WordPiece, a Unigram as XLM-R has it, and one of RemBERT's size (250,300 made-up pieces of several
-scripts). The best of several rounds counts, by which the library's Unigram has some words in its cache. Prints a table,
-and fails where a bound of android_demo is not held; opening is timed by the clock, so leave the machine alone.
+four kinds: BERT's WordPiece, a Unigram as XLM-R has it, one of RemBERT's size (250,300 made-up pieces of several
+scripts), and a byte-level BPE of RoBERTa's (50,265 pieces, trained on made-up words). The best of several rounds
+counts, by which the library's Unigram and BPE have some words in their caches. Prints a table, and fails where a bound
+of android_demo is not held; opening is timed by the clock, so leave the machine alone.
 """
 
 import argparse
@@ -24,11 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 import cases
 import jvm
 import pipelines
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers, trainers
 
 # The bounds, of which the first two are RemBERT's.
 OPENS, HEAP, TIMES = 1.5, 80 << 20, 3.0
 PIECES = 250_300
+BYTE_PIECES, BYTE_WORDS = 50_265, 150_000
 LONGEST = 13  # bytes of a made-up word
 ROUNDS, STARTS = 5, 3
 SCRIPTS = (
@@ -75,6 +77,18 @@ def large(file: Path) -> None:
     file.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
 
 
+def bytewise(file: Path) -> None:
+    """Writes a tokenizer.json of RoBERTa's size, with its pipeline."""
+    made, some = pipelines.roberta(), words(seed=2)
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    specials = [*pipelines.LIKE_ROBERTA, "<mask>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=BYTE_PIECES, special_tokens=specials, initial_alphabet=letters, show_progress=False
+    )
+    made.train_from_iterator((" ".join(next(some) for _ in range(10)) for _ in range(BYTE_WORDS // 10)), trainer)
+    made.save(str(file))
+
+
 def lines(count: int) -> list[str]:
     """Texts of some twenty words: of the test's prose, and of made-up words."""
     rng, made = random.Random(5), words(seed=1)
@@ -113,6 +127,9 @@ def main() -> None:
         (folder / "large").mkdir()
         files["rembert-size"] = folder / "large" / "tokenizer.json"
         large(files["rembert-size"])
+        (folder / "bytes").mkdir()
+        files["roberta-size"] = folder / "bytes" / "tokenizer.json"
+        bytewise(files["roberta-size"])
         for name, file in files.items():
             found = measure(file, lines(arguments.texts), folder)
             times = found.ours / found.theirs

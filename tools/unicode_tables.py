@@ -34,6 +34,7 @@ LOWER, CANONICAL, COMPATIBLE = 11, 12, 13  # there is a mapping
 CLASS = 14  # of six bits: the rank of the canonical combining class, 0 for starters
 GRAPHEME = 20  # of four bits: a place in GRAPHEMES
 LINKER, CONJUNCT_EXTEND = 24, 25
+LETTER, NUMBER = 26, 27  # \p{L} and \p{N} of the library's regular expressions, which Digits does not go by
 
 # Classes of grapheme cluster breaks; of regional indicators the library's charsmap shows nothing, and they are "other".
 GRAPHEMES = (
@@ -228,6 +229,13 @@ def attributes() -> tuple[list[int], list[dict[int, str]], list[tuple[int, int, 
     assert signs == {c for c, kept, alone in pieces(pre_tokenizers.BertPreTokenizer()) if kept and alone}
     mark(PUNCTUATION, signs)
     mark(NUMERIC, (c for c, _, alone in pieces(pre_tokenizers.Digits(individual_digits=True)) if alone))
+    letters, numbers = (set(dropped(normalizers.Replace(Regex(kind), ""))) for kind in (r"\p{L}+", r"\p{N}+"))
+    # ByteLevel, whose pattern is its own, parts from an "a" what is no letter; a space it puts before the next "a".
+    parted = {c for c, _, alone in pieces(pre_tokenizers.ByteLevel(add_prefix_space=False)) if alone}
+    assert letters | parted | {ord(" ")} == set(CODES), "letters are not ByteLevel's"
+    assert not letters & (parted | numbers)
+    mark(LETTER, letters)
+    mark(NUMBER, numbers)
     mark(NONSPACING, dropped(bert(strip_accents=True)))
     mark(COMBINING, dropped(normalizers.StripAccents()))
 

@@ -319,4 +319,5 @@ def _hf_config(model: Model) -> dict[str, Any]:
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    return any(is_file(folder / name) for name in ("tokenizer.json", "vocab.txt")) or any(folder.glob("*.model"))
+    names = ("tokenizer.json", "vocab.txt", "vocab.json")
+    return any(is_file(folder / name) for name in names) or any(folder.glob("*.model"))

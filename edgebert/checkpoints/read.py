@@ -54,6 +54,8 @@ def _download(name: str) -> Path:
         "*.index.json",
         "tokenizer*",
         "vocab.txt",
+        "vocab.json",
+        "merges.txt",
         "special_tokens_map.json",
         "added_tokens.json",
         "*.model",

@@ -1,14 +1,17 @@
 """Trimming: a vocabulary cut to what a text corpus needs, with the same pieces and answers on that corpus.
 
-Both ways of splitting choose among the pieces there are: WordPiece the longest that fits, Unigram the likeliest row of
+Two ways of splitting choose among the pieces there are: WordPiece the longest that fits, Unigram the likeliest row of
 them. A choice stands when others that lost are taken away, so every piece that the corpus does not use may go, but for
 a few that decide without being seen: those on WordPiece's way to giving a word up, and the least likely piece of a
-Unigram, from whose score that of unknown text is counted. The new tokenizer is held to the old one on every text.
+Unigram, from whose score that of unknown text is counted. The third, BPE, puts a piece together from its bytes merge by
+merge; kept are the bytes and all that stands on the way to a piece, and so every merge that the corpus takes, in its
+order. The new tokenizer is held to the old one on every text.
 """
 
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Set
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,8 @@ from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.errors import ConversionFailed, InputError
 from edgebert.files import sha256
 from edgebert.models import Model
-from edgebert.tokenizers import vocabulary
+from edgebert.tokenizers import structure, vocabulary
 from edgebert.tokenizers.corpus import read_corpus
-from edgebert.tokenizers.structure import contained
 from edgebert.tokenizers.tokenizer import Tokenizer
 
 BATCH = 1 << 20  # characters that are encoded at once
@@ -80,7 +82,9 @@ def trim(source: Checkpoint, corpus: str | Path) -> Checkpoint:
         vocab_size=len(rows),
         vocabulary=None,
     )
-    backend.post_processor = vocabulary.template(backend, smaller.cls_id, smaller.sep_id)
+    backend.post_processor = vocabulary.renumbered(
+        words.backend.post_processor, backend, smaller.cls_id, smaller.sep_id, words.doubled, words.typed
+    )
     _compare(words, smaller, rows, texts)
     pad_id = new_ids.get(config.pad_token_id, smaller.pad_id)
     note = (
@@ -114,6 +118,8 @@ def _needed(words: Tokenizer, texts: list[str]) -> set[int]:
             plain = backend.normalizer.normalize_str(word) if backend.normalizer else word
             if len(plain) <= model.max_input_chars_per_word:  # longer ones are given up unseen
                 used.update(_dead_end(plain, vocab, lead))
+    elif isinstance(model, models.BPE):
+        hidden = {vocab[piece] for piece in _parts(backend, used)}
     else:
         hidden = _deciding(backend)
     added = set(backend.get_added_tokens_decoder())
@@ -133,6 +139,23 @@ def _dead_end(word: str, vocab: Mapping[str, int], lead: str) -> Iterator[int]:
             return
         yield vocab[found]
         start += len(found) - (len(lead) if start else 0)
+
+
+def _parts(backend: tokenizers.Tokenizer, used: Set[int]) -> set[str]:
+    """The pieces that a BPE puts these together from, bytes first."""
+    state = json.loads(backend.model.__getstate__())
+    ranks = {(first, second): rank for rank, (first, second) in enumerate(state["merges"])}
+    found = {character for character in structure.BYTES if character in state["vocab"]}
+    for text in {str(backend.id_to_token(i)) for i in used} & state["vocab"].keys():
+        row = list(text)
+        while True:
+            found |= set(row) & state["vocab"].keys()
+            pairs = [(ranks[pair], at) for at, pair in enumerate(pairwise(row)) if pair in ranks]
+            if not pairs:
+                break
+            _, at = min(pairs)
+            row[at : at + 2] = [row[at] + row[at + 1]]
+    return found
 
 
 def _unigram(backend: tokenizers.Tokenizer) -> dict[str, Any]:
@@ -168,6 +191,16 @@ def _subset(backend: tokenizers.Tokenizer, wanted: Set[int]) -> tuple[tokenizers
             max_input_chars_per_word=model.max_input_chars_per_word,
             continuing_subword_prefix=model.continuing_subword_prefix,
         )
+    elif isinstance(model, models.BPE):
+        kept = {text: new for new, (_, text) in enumerate(pieces)}
+        merges = [tuple(merge) for merge in json.loads(model.__getstate__())["merges"]]
+        cut = models.BPE(
+            kept,
+            [(first, second) for first, second in merges if {first, second, first + second} <= kept.keys()],
+            unk_token=model.unk_token,
+            fuse_unk=model.fuse_unk,
+            ignore_merges=model.ignore_merges,
+        )
     else:
         state = _unigram(backend)
         cut = models.Unigram(
@@ -202,7 +235,7 @@ def _encodings(words: Tokenizer, texts: list[str]) -> Iterator[tokenizers.Encodi
     batch, size = list[str](), 0
     for text in (*texts, None):
         if text is None or size > BATCH:
-            with contained("the tokenizer cannot split one of these texts"):
+            with structure.contained("the tokenizer cannot split one of these texts"):
                 encodings = words.backend.encode_batch(batch, add_special_tokens=False)
             yield from encodings
             batch, size = [], 0

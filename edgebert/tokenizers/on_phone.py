@@ -14,11 +14,12 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
         "Sequence", "Strip", "StripAccents",
     ),
     "pre_tokenizer": (
-        "BertPreTokenizer", "Digits", "Metaspace", "Punctuation", "Sequence", "Whitespace", "WhitespaceSplit",
+        "BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Sequence", "Whitespace",
+        "WhitespaceSplit",
     ),
-    "model": ("WordPiece", "Unigram"),
+    "model": ("WordPiece", "Unigram", "BPE"),
     "post_processor": ("BertProcessing", "RobertaProcessing", "TemplateProcessing"),
-    "decoder": ("ByteFallback", "Fuse", "Metaspace", "Replace", "Sequence", "WordPiece"),
+    "decoder": ("ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Sequence", "WordPiece"),
 }  # fmt: skip
 INNER = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
 

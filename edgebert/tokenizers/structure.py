@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from tokenizers import pre_tokenizers
 
 from edgebert.errors import EdgebertError, InputError
 
@@ -20,20 +21,22 @@ NORMALIZERS = (
     "Strip", "StripAccents",
 )  # fmt: skip
 PRE_TOKENIZERS = (
-    "BertPreTokenizer", "Digits", "Metaspace", "Punctuation", "Sequence", "Whitespace", "WhitespaceSplit",
+    "BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Sequence", "Whitespace",
+    "WhitespaceSplit",
 )  # fmt: skip
-DECODERS = ("ByteFallback", "Fuse", "Metaspace", "Replace", "Sequence", "WordPiece")
+DECODERS = ("ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Sequence", "WordPiece")
 POST_PROCESSORS = ("BertProcessing", "RobertaProcessing", "TemplateProcessing")
-MODELS = ("WordPiece", "Unigram")
+MODELS = ("WordPiece", "Unigram", "BPE")
 
 # Patterns that take time in proportion to the text, and the fewest characters that each takes away.
-PATTERNS = {" {2,}": 2, r"\s+": 1, r"\s{2,}": 2}
+PATTERNS = {" {2,}": 2, r"\s+": 1, r"\s{2,}": 2, r"\s{2,}|[\n\r\t]": 1}
 
-LARGEST = 1 << 20  # pieces; the largest published vocabulary of the family has 501,153 (LaBSE)
+LARGEST = 1 << 20  # pieces, and merges; the largest published vocabulary of the family has 501,153 (LaBSE)
 # Bytes of all pieces together: a Unigram's take up to 350 times as much memory in the library, added tokens 120 times.
 UNIGRAM_BYTES, ADDED_BYTES = 2_800_000, 1 << 20
 LONGEST = 256  # bytes of a piece; characters of a word that WordPiece splits, in the square of them
 STEPS = 32  # of a pipeline
+BYTES = tuple(sorted(pre_tokenizers.ByteLevel.alphabet()))  # the characters that stand for bytes
 EXPANSION = 256  # bytes that a normalization table may put in the place of a character
 
 
@@ -57,11 +60,11 @@ def check_json(raw: Mapping[str, Any]) -> None:
     Raises:
         ValueError: it holds what the library had better not be given; the message says what.
     """
-    _check_model(raw.get("model"))
+    splits = list(_steps(raw.get("pre_tokenizer"), "pretokenizers", PRE_TOKENIZERS))
+    _check_model(raw.get("model"), bool(splits) and splits[-1]["type"] == "ByteLevel")
     _check_added(raw.get("added_tokens"))
     for step in _steps(raw.get("normalizer"), "normalizers", NORMALIZERS):
         _check_normalizer(step)
-    list(_steps(raw.get("pre_tokenizer"), "pretokenizers", PRE_TOKENIZERS))
     for step in _steps(raw.get("decoder"), "decoders", DECODERS):
         _check_replace(step)
     for step in _steps(raw.get("post_processor"), "processors", POST_PROCESSORS):
@@ -121,23 +124,81 @@ def _check_template(step: Mapping[str, Any]) -> None:
             raise ValueError(f"its template has the token {special!r:.80}, which its special_tokens lack")
 
 
-def _check_model(model: Any) -> None:
+def _check_model(model: Any, bytewise: bool) -> None:
+    """The model, and whether the last step before it makes characters of bytes."""
     kind, vocab = _mapping(model).get("type"), _mapping(model).get("vocab")
-    if kind not in (None, *MODELS):  # the first files of BERT's do not name it
-        raise ValueError(f"it holds a {str(kind).lower():.40} model; supported are {' and '.join(MODELS).lower()}")
-    if isinstance(vocab, dict):
+    if kind not in (None, *MODELS):  # the first files of BERT's and RoBERTa's do not name it
+        raise ValueError(f"it holds a {str(kind).lower():.40} model; supported are {', '.join(MODELS).lower()}")
+    if kind == "BPE" or (kind is None and isinstance(model.get("merges"), list)):
+        if not bytewise:
+            raise ValueError("its bpe model has no ByteLevel before it, which makes characters of bytes")
+        check_bpe(model)
+    elif isinstance(vocab, dict):
         check_ids(vocab.values())
         for name in ("max_input_chars_per_word", "continuing_subword_prefix"):
             value = model.get(name, 1)
             size = len(value) if isinstance(value, str) else value
             if type(size) is not int or not 0 <= size <= LONGEST:
                 raise ValueError(f"its {name} is {value!r:.40}; up to {LONGEST} is supported")
-        return
-    pairs = _list(vocab, "vocab")
-    for pair in pairs:
-        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and _number(pair[1])):
-            raise ValueError(f"a piece of its vocabulary is {pair!r:.80}; a text and its score belong there")
-    check_pieces([text for text, _ in pairs])
+    else:
+        pairs = _list(vocab, "vocab")
+        for pair in pairs:
+            if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and _number(pair[1])):
+                raise ValueError(f"a piece of its vocabulary is {pair!r:.80}; a text and its score belong there")
+        check_pieces([text for text, _ in pairs])
+
+
+def check_bpe(model: Mapping[str, Any]) -> None:
+    """Look at a byte-level BPE model: `vocab`, `merges`, and what else its part of a tokenizer.json says.
+
+    Raises:
+        ValueError: its pieces cannot be merged, a byte could not be spelled, or it asks for what such a model has not.
+    """
+    vocab = _mapping(model.get("vocab"))
+    check_ids(vocab.values())
+    if len(set(vocab.values())) < len(vocab):
+        raise ValueError("two pieces of its vocabulary have the same id")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(name) not in (None, "", False):
+            raise ValueError(f"its {name} is {model[name]!r:.40}; a byte-level model has none")
+    if model.get("dropout") not in (None, 0):
+        raise ValueError(f"its dropout is {model['dropout']!r:.40}, by which ids are left to chance")
+    unknown = model.get("unk_token")
+    if unknown is not None:
+        _text(unknown, "unk_token")
+    lacking = [character for character in BYTES if character not in vocab]
+    if lacking and unknown not in vocab:
+        raise ValueError(f"its vocabulary lacks {len(lacking)} of the 256 bytes, and has no unk_token for them")
+    merges = pairs_of(_list(model.get("merges"), "merges"))
+    if len(merges) > LARGEST:
+        raise ValueError(f"it has {len(merges):,} merges; up to {LARGEST:,} are taken")
+    for first, second in merges:
+        absent = next((piece for piece in (first, second, first + second) if piece not in vocab), None)
+        if absent is not None:
+            raise ValueError(f"{first!r:.40} and {second!r:.40} are merged, and its vocabulary lacks {absent!r:.40}")
+
+
+def pairs_of(merges: list[Any]) -> list[tuple[str, str]]:
+    """Merges as pairs, whether they are written so or, as the lines of a merges.txt, with a space between.
+
+    Raises:
+        ValueError: one is no pair of texts, or they are written in both ways.
+    """
+    lines = bool(merges) and isinstance(merges[0], str)
+    found = []
+    for merge in merges:
+        parts = merge.split(" ") if lines and isinstance(merge, str) else merge
+        if lines and isinstance(merge, str) and merge.startswith("#version"):
+            continue
+        if (
+            isinstance(merge, str) != lines
+            or not isinstance(parts, list)
+            or len(parts) != 2
+            or not all(isinstance(part, str) for part in parts)
+        ):
+            raise ValueError(f"its merge {merge!r:.80} is no pair of texts, or not written as the others")
+        found.append((parts[0], parts[1]))
+    return found
 
 
 def check_ids(ids: Iterable[Any]) -> None:

@@ -1,8 +1,8 @@
-"""Text to ids: WordPiece (BERT, SqueezeBERT, ConvBERT) and SentencePiece Unigram (RemBERT), through `tokenizers`.
+"""Text to ids, through `tokenizers`: WordPiece, SentencePiece Unigram and byte-level BPE.
 
-The ids are those of transformers 5.23 (models/bert/tokenization_bert.py, models/rembert/tokenization_rembert.py) on any
-text. Its RemBertTokenizer has two slips when it starts from a bare .model file, and they are not followed: it leaves
-[CLS] and [SEP] out, and it takes piece 2 for the unknown one whatever the file says.
+The ids are those of transformers 5.23 (models/bert/tokenization_bert.py, models/rembert/tokenization_rembert.py,
+and so on) on any text. Its RemBertTokenizer has two slips when it starts from a bare .model file, and they are not
+followed: it leaves [CLS] and [SEP] out, and it takes piece 2 for the unknown one whatever the file says.
 
 Shapes: B texts, T tokens, V vocabulary.
 """
@@ -73,7 +73,7 @@ class Tokenizer:
         ids: the id of each special token, by its role ("cls_token").
         vocab_size: V, every id is below it. Tokens added on top of the vocabulary count: transformers' len(tokenizer).
         max_length: the most tokens that the model takes, None when its config does not say.
-        vocabulary: the vocab.txt or .model that it was read from, as bytes; None when from a tokenizer.json.
+        vocabulary: the vocab.txt or .model that it was read from, as bytes; None when from another file.
         doubled: whether two [SEP] stand between the texts of a pair, as RoBERTa and XLM-R have it.
         typed: whether the second text of a pair is of type 1; else all tokens are of type 0, again as those have it.
     """
@@ -88,7 +88,7 @@ class Tokenizer:
 
     @property
     def kind(self) -> str:
-        """Which model splits the words: "wordpiece" or "unigram"."""
+        """Which model splits the words: "wordpiece", "unigram" or "bpe"."""
         return vocabulary.kind_of(self.backend)
 
     @property
@@ -108,8 +108,8 @@ class Tokenizer:
 
     @property
     def unk_id(self) -> int:
-        """The id of what the vocabulary cannot spell."""
-        return self.ids["unk_token"]
+        """The id of what the vocabulary cannot spell; -1 where it spells every byte and names no token for that."""
+        return self.ids.get("unk_token", -1)
 
     @property
     def mask_id(self) -> int:
@@ -276,22 +276,26 @@ class Tokenizer:
         with structure.contained("the tokenizer cannot join these ids"):
             return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
-    def save_vocabulary(self, folder: Path, prefix: str | None = None) -> tuple[str]:
-        """Writes vocab.txt or sentencepiece.model into `folder`, as `prefix`-vocab.txt where there is a prefix.
+    def save_vocabulary(self, folder: Path, prefix: str | None = None) -> tuple[str, ...]:
+        """Writes vocab.txt, sentencepiece.model, or vocab.json with merges.txt into `folder`.
+
+        With a prefix they are `prefix`-vocab.txt and so on.
 
         Returns:
-            The path that was written.
+            The paths that were written.
         """
-        name = "vocab.txt" if self.kind == "wordpiece" else "sentencepiece.model"
-        path = Path(folder) / (f"{prefix}-{name}" if prefix else name)
-        content = self.vocabulary
-        if content is None and self.kind == "unigram":
+        if self.kind == "unigram" and self.vocabulary is None:
             raise InputError("a tokenizer.json does not hold its .model: use save(), or load the folder of the .model")
-        if content is None:
-            content = vocabulary.vocab_txt(self.backend.get_vocab(with_added_tokens=False))
-        _make_folder(path.parent)
-        path.write_bytes(content)
-        return (str(path),)
+        if self.kind == "bpe":
+            files = vocabulary.merged_files(self.backend)
+        elif self.vocabulary is not None:
+            files = {"vocab.txt" if self.kind == "wordpiece" else "sentencepiece.model": self.vocabulary}
+        else:
+            files = {"vocab.txt": vocabulary.vocab_txt(self.backend.get_vocab(with_added_tokens=False))}
+        paths = {_make_folder(Path(folder)) / (f"{prefix}-{name}" if prefix else name): files[name] for name in files}
+        for path, content in paths.items():
+            path.write_bytes(content)
+        return tuple(str(path) for path in paths)
 
     def save_json(self, path: Path) -> None:
         """Writes the tokenizer.json alone."""
@@ -318,8 +322,9 @@ class Tokenizer:
 def load(path: Path) -> Tokenizer:
     """Reads a tokenizer from a checkpoint folder, or from one of its files.
 
-    Taken is tokenizer.json, else vocab.txt, else a SentencePiece model. tokenizer_config.json, special_tokens_map.json
-    and added_tokens.json beside it say the rest, and the defaults of BERT and RemBERT hold where those are absent.
+    Taken is tokenizer.json, else vocab.txt, else a SentencePiece model, else vocab.json with merges.txt.
+    tokenizer_config.json, special_tokens_map.json and added_tokens.json beside it say the rest, and the defaults of
+    BERT, RemBERT and RoBERTa hold where those are absent.
 
     Raises:
         InputError: there is no such file, or it is damaged, or it asks for what would change the ids unnoticed.
@@ -400,7 +405,11 @@ def _add_tokens(file: Path, backend: tokenizers.Tokenizer, config: dict[str, Any
             raise InputError(f"{file.parent}: {token.content!r} is listed as {i} and is {got}: not files of one model")
     named: dict[str, AddedToken] = {role: config[role] for role in NAMED if role in config}
     unknown = vocabulary.unknown_token(file, backend)
-    if named.setdefault("unk_token", AddedToken(unknown, special=True)).content != unknown:
+    if unknown is None:  # no text is unknown, so a config may name any token for it, or none
+        names = (backend.model.unk_token, "[UNK]", "<unk>")
+        known = [name for name in names if name and backend.token_to_id(name) is not None]
+        named |= {} if "unk_token" in named or not known else {"unk_token": AddedToken(known[0], special=True)}
+    elif named.setdefault("unk_token", AddedToken(unknown, special=True)).content != unknown:
         raise InputError(f"{file} makes {unknown} of unknown text, and the config's unk_token is {named['unk_token']}")
     for role, usual in ROLES.items():
         known = [name for name in usual if backend.token_to_id(name) is not None]

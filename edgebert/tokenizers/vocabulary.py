@@ -1,7 +1,7 @@
-"""From a vocabulary file (tokenizer.json, vocab.txt, a SentencePiece .model) to a `tokenizers` backend.
+"""From a vocabulary file (tokenizer.json, vocab.txt, vocab.json, a SentencePiece .model) to a `tokenizers` backend.
 
-What happens to text before it meets the vocabulary follows models/bert/tokenization_bert.py and
-models/rembert/tokenization_rembert.py of transformers 5.23.
+What happens to text before it meets the vocabulary follows models/bert/tokenization_bert.py,
+models/rembert/tokenization_rembert.py and their like for RoBERTa, XLM-R and DeBERTa-v3 in transformers 5.23.
 """
 
 import base64
@@ -13,14 +13,16 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
+from tokenizers.processors import PostProcessor
 
 from edgebert.errors import InputError
-from edgebert.files import is_file, is_folder, parse_json, read
+from edgebert.files import is_file, is_folder, parse_json, read, read_json
 from edgebert.tokenizers import sentencepiece, structure
 
 Flags = Mapping[str, bool | None]
 
-FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.model", "spiece.model")  # in the order of preference
+# In the order of preference; a vocab.json has its merges.txt beside it.
+FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.model", "spiece.model", "vocab.json")
 
 LARGEST = 32 << 20  # bytes of a file; a tokenizer.json of 500,000 pieces has 20 million
 
@@ -28,14 +30,31 @@ LARGEST = 32 << 20  # bytes of a file; a tokenizer.json of 500,000 pieces has 20
 FLAGS: Mapping[str, Flags] = {
     "wordpiece": {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True},
     "unigram": {"do_lower_case": False, "keep_accents": True, "add_prefix_space": True},
+    "xlm-roberta": {"add_prefix_space": True},
+    "deberta-v2": {"do_lower_case": False, "split_by_punct": False, "add_prefix_space": True},
+    "bpe": {"add_prefix_space": False, "trim_offsets": True},
 }
 
-# Whose tokenizers, in transformers, read a vocab.txt or a .model as it is read here; the first is written when saving.
+# Whose tokenizers, in transformers, read a vocab.txt, a .model or a vocab.json as it is read here; the first is written
+# when saving.
 CLASSES = {
     "wordpiece": ("Bert", "SqueezeBert", "ConvBert", "DistilBert", "Electra", "MobileBert"),
     "unigram": ("RemBert",),
+    "bpe": ("Roberta", "Bart"),
 }
 ANY_CLASS = "PreTrained"  # PreTrainedTokenizerFast takes a tokenizer.json as it is
+
+# Which of FLAGS a .model is read by, by the class of transformers; and the class where no config names one: by the
+# config.json beside it, else by the file's name. The last two of its types are here to be refused.
+SENTENCEPIECE = {"RemBert": "unigram", "XLMRoberta": "xlm-roberta", "DebertaV2": "deberta-v2"}
+CLASS_OF_TYPE = {
+    "rembert": "RemBert", "xlm-roberta": "XLMRoberta", "deberta-v2": "DebertaV2", "camembert": "Camembert",
+    "albert": "Albert",
+}  # fmt: skip
+FAIRSEQ = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}  # first in XLM-R
+CLASS_OF_FILE = {"spm.model": "DebertaV2", "sentencepiece.bpe.model": "XLMRoberta-or-Camembert"}
+
+VOCAB_JSON, MERGES_TXT = "vocab.json", "merges.txt"
 
 UNSEEN = "\U0010fffe"  # a noncharacter: in no vocabulary, so what a model makes of it is its unknown token
 
@@ -60,6 +79,8 @@ def build(file: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, list[str]]:
     Returns:
         the backend, and the pieces that a .model keeps whole: its control and user-defined symbols.
     """
+    if file.name.endswith(VOCAB_JSON):
+        return _from_merges(file, config), []
     if file.suffix == ".json":
         return _from_json(file, config), []
     if file.suffix == ".txt":
@@ -69,7 +90,7 @@ def build(file: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, list[str]]:
 
 
 def kind_of(backend: Tokenizer) -> str:
-    """Names the model: "wordpiece" or "unigram", or another kind that is not supported."""
+    """Names the model: "wordpiece", "unigram" or "bpe", or another kind that is not supported."""
     return type(backend.model).__name__.lower()
 
 
@@ -77,10 +98,18 @@ def class_of(backend: Tokenizer, unk_id: int) -> tuple[str, Flags]:
     """The class of transformers that makes the same ids of a tokenizer.json, and the flags it needs.
 
     Its own classes build the pipeline anew from the flags, and the model from its vocabulary alone.
+
+    Args:
+        backend: the tokenizer.
+        unk_id: the unknown token's id, -1 where there is none.
     """
     model, kind, found = backend.model, kind_of(backend), _flags_of(backend)
     if isinstance(model, models.WordPiece):
         usual = model.continuing_subword_prefix == "##" and model.max_input_chars_per_word == 100
+    elif isinstance(model, models.BPE):
+        # RobertaTokenizer has no unknown token in its model, and adds the special ones that it lacks.
+        named = all(backend.token_to_id(name) is not None for name in ("<s>", "</s>"))
+        usual = not model.ignore_merges and unknown_token(Path(), backend) is None and named and unk_id >= 0
     else:
         usual = unk_id == 2  # which RemBertTokenizer takes for granted
     if found is None or not usual:
@@ -88,18 +117,41 @@ def class_of(backend: Tokenizer, unk_id: int) -> tuple[str, Flags]:
     return f"{CLASSES[kind][0]}Tokenizer", found[0]
 
 
-def template(backend: Tokenizer, cls_id: int, sep_id: int) -> processors.TemplateProcessing:
-    """[CLS] A [SEP] of one text and [CLS] A [SEP] B [SEP] of two, with the token type after each colon."""
+def template(
+    backend: Tokenizer, cls_id: int, sep_id: int, doubled: bool = False, typed: bool = True
+) -> processors.TemplateProcessing:
+    """[CLS] A [SEP] of one text and [CLS] A [SEP] B [SEP] of two, with the token type after each colon.
+
+    Args:
+        backend: names the tokens.
+        cls_id: of [CLS].
+        sep_id: of [SEP].
+        doubled: two [SEP] stand between two texts.
+        typed: the second text is of type 1, else all is of type 0.
+    """
     cls, sep = backend.id_to_token(cls_id), backend.id_to_token(sep_id)
-    return processors.TemplateProcessing(
-        single=[f"{cls}:0", "$A:0", f"{sep}:0"],
-        pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
-        special_tokens=[(cls, cls_id), (sep, sep_id)],
-    )
+    single = [f"{cls}:0", "$A:0", f"{sep}:0"]
+    second = [f"{sep}:0"] * doubled + [f"$B:{typed:d}", f"{sep}:{typed:d}"]
+    tokens = [(cls, cls_id), (sep, sep_id)]
+    return processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=tokens)
 
 
-def unknown_token(file: Path, backend: Tokenizer) -> str:
-    """What the model makes of text that it cannot spell."""
+def renumbered(
+    old: PostProcessor, backend: Tokenizer, cls_id: int, sep_id: int, doubled: bool, typed: bool
+) -> PostProcessor:
+    """What frames texts as `old` does, with other ids; arguments as of `template`."""
+    if isinstance(old, processors.RobertaProcessing):
+        state = json.loads(old.__getstate__())
+        sep, cls = ((str(backend.id_to_token(i)), i) for i in (sep_id, cls_id))
+        return processors.RobertaProcessing(sep, cls, state["trim_offsets"], state["add_prefix_space"])
+    return template(backend, cls_id, sep_id, doubled, typed)
+
+
+def unknown_token(file: Path, backend: Tokenizer) -> str | None:
+    """What the model makes of text that it cannot spell; None of one that has a piece for every byte."""
+    if isinstance(backend.model, models.BPE):
+        spelt = all(backend.model.token_to_id(character) is not None for character in structure.BYTES)
+        return None if spelt else backend.model.unk_token
     with structure.contained(f"copy {file} again, it is not usable"):
         tokens = backend.model.tokenize(UNSEEN)
     if len(tokens) != 1:
@@ -116,8 +168,31 @@ def vocab_txt(vocab: Mapping[str, int]) -> bytes:
     return "".join(f"{token}\n" for token in tokens).encode()
 
 
-def _pipeline(kind: str, flags: Flags, charsmap: bytes) -> tuple[Normalizer, PreTokenizer]:
+def merged_files(backend: Tokenizer) -> dict[str, bytes]:
+    """A BPE model as the two files that `build` reads, by their names: vocab.json and merges.txt."""
+    state = json.loads(backend.model.__getstate__())
+    merges = [tuple(merge) for merge in state["merges"]]
+    for merge in merges:
+        if any(set(part) & set(" \r\n") for part in merge) or merge[0].startswith("#version"):
+            raise InputError(f"the merge {merge!r:.80} has no place in a {MERGES_TXT}; use save()")
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
+    vocab = json.dumps(state["vocab"], ensure_ascii=False)
+    return {VOCAB_JSON: vocab.encode(), MERGES_TXT: "".join(f"{line}\n" for line in lines).encode()}
+
+
+def _pipeline(kind: str, flags: Flags, charsmap: bytes) -> tuple[Normalizer | None, PreTokenizer]:
     """What happens to text before the model sees it."""
+    if kind == "xlm-roberta":
+        split = [pre_tokenizers.WhitespaceSplit(), _metaspace(flags, "never")]
+        return (normalizers.Precompiled(charsmap) if charsmap else None), pre_tokenizers.Sequence(split)
+    if kind == "deberta-v2":  # the charsmap is left out, as transformers 5 leaves it
+        lower = [normalizers.Lowercase()] if flags["do_lower_case"] else []
+        white = normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " ")
+        signs = [pre_tokenizers.Punctuation("isolated")] if flags["split_by_punct"] else []
+        cleaned = [*lower, white, normalizers.NFC(), normalizers.Strip(left=False)]
+        return normalizers.Sequence(cleaned), pre_tokenizers.Sequence([*signs, _metaspace(flags, "first")])
+    if kind == "bpe":
+        return None, pre_tokenizers.ByteLevel(add_prefix_space=bool(flags["add_prefix_space"]))
     if kind == "wordpiece":
         return normalizers.BertNormalizer(
             clean_text=True,
@@ -133,12 +208,17 @@ def _pipeline(kind: str, flags: Flags, charsmap: bytes) -> tuple[Normalizer, Pre
         steps += [normalizers.Lowercase()]
     if charsmap:
         steps += [normalizers.Precompiled(charsmap)]
-    scheme = "always" if flags["add_prefix_space"] else "never"
-    return normalizers.Sequence(steps), pre_tokenizers.Metaspace("▁", scheme)
+    return normalizers.Sequence(steps), _metaspace(flags, "never")
+
+
+def _metaspace(flags: Flags, otherwise: str) -> PreTokenizer:
+    return pre_tokenizers.Metaspace("▁", "always" if flags["add_prefix_space"] else otherwise)
 
 
 def _flags_of(backend: Tokenizer) -> tuple[Flags, bytes] | None:
     """The flags and the charsmap that `_pipeline` makes this backend's pipeline from; None where it cannot."""
+    if kind_of(backend) == "bpe":
+        return _byte_flags_of(backend)
     if backend.normalizer is None or backend.pre_tokenizer is None:
         return None
     states = backend.normalizer.__getstate__(), backend.pre_tokenizer.__getstate__()
@@ -153,8 +233,29 @@ def _flags_of(backend: Tokenizer) -> tuple[Flags, bytes] | None:
         flags["do_lower_case"], flags["keep_accents"] = "Lowercase" in steps, "StripAccents" not in steps
         flags["add_prefix_space"] = pre_tokenizer.get("prepend_scheme") == "always"
         charsmap = base64.b64decode(steps.get("Precompiled", {}).get("precompiled_charsmap", ""))
-    rebuilt = _pipeline(kind_of(backend), flags, charsmap)
+    rebuilt = [part for part in _pipeline(kind_of(backend), flags, charsmap) if part is not None]
     return (flags, charsmap) if states == tuple(part.__getstate__() for part in rebuilt) else None
+
+
+def _byte_flags_of(backend: Tokenizer) -> tuple[Flags, bytes] | None:
+    """The same of a byte-level BPE: RoBERTa's pipeline, whose flags its post-processor repeats."""
+    split, framed = backend.pre_tokenizer, backend.post_processor
+    if backend.normalizer is not None or not isinstance(framed, processors.RobertaProcessing):
+        return None
+    state = json.loads(framed.__getstate__())
+    flags = {name: bool(state[name]) for name in FLAGS["bpe"]}
+    _, rebuilt = _pipeline("bpe", flags, b"")
+    # What the pre-tokenizer says of trimming has no effect.
+    theirs = {} if split is None else json.loads(split.__getstate__()) | {"trim_offsets": True}
+    decoded = isinstance(backend.decoder, decoders.ByteLevel)
+    return (flags, b"") if decoded and theirs == json.loads(rebuilt.__getstate__()) else None
+
+
+def _framed(backend: Tokenizer, flags: Flags) -> processors.RobertaProcessing:
+    """RoBERTa's post-processor with these flags, and the tokens that it has."""
+    state = json.loads(backend.post_processor.__getstate__())
+    prefixed, trims = bool(flags["add_prefix_space"]), bool(flags["trim_offsets"])
+    return processors.RobertaProcessing(tuple(state["sep"]), tuple(state["cls"]), trims, prefixed)
 
 
 def _stated(kind: str, config: Mapping[str, Any]) -> Flags:
@@ -191,7 +292,7 @@ def _from_json(file: Path, config: Mapping[str, Any]) -> Tokenizer:
     with structure.contained(f"copy {file} again, it is no usable tokenizer.json"):
         backend = Tokenizer.from_str(content.decode())
     if (kind := kind_of(backend)) not in CLASSES:
-        raise InputError(f"{file} holds a {kind} model; supported are {' and '.join(CLASSES)}")
+        raise InputError(f"{file} holds a {kind} model; supported are {', '.join(CLASSES)}")
     backend.no_truncation()
     backend.no_padding()
     found, named = _flags_of(backend), _class(config)
@@ -199,6 +300,8 @@ def _from_json(file: Path, config: Mapping[str, Any]) -> Tokenizer:
         # Where both speak, the classes of transformers follow the config and not the tokenizer.json.
         flags = {**(FLAGS[kind] if named in CLASSES[kind] else found[0]), **_stated(kind, config)}
         backend.normalizer, backend.pre_tokenizer = _pipeline(kind, flags, found[1])
+        if kind == "bpe":
+            backend.post_processor = _framed(backend, flags)
     return backend
 
 
@@ -217,9 +320,82 @@ def _from_vocab(file: Path, config: Mapping[str, Any]) -> Tokenizer:
     return backend
 
 
-def _from_unigram(file: Path, model: sentencepiece.UnigramModel, config: Mapping[str, Any]) -> Tokenizer:
-    flags = _flags(file, "unigram", config)
-    backend = Tokenizer(models.Unigram(model.pieces, unk_id=model.unk_id, byte_fallback=False))
-    backend.normalizer, backend.pre_tokenizer = _pipeline("unigram", flags, model.charsmap)
-    backend.decoder = decoders.Metaspace("▁", "always" if flags["add_prefix_space"] else "never")
+def _from_merges(file: Path, config: Mapping[str, Any]) -> Tokenizer:
+    """A vocab.json with the merges.txt beside it: RoBERTa's files before there was a tokenizer.json."""
+    flags = _flags(file, "bpe", config)
+    beside = file.with_name(file.name.removesuffix(VOCAB_JSON) + MERGES_TXT)
+    if not is_file(beside):
+        raise InputError(f"{file} has no {beside.name} beside it, which says how its pieces are merged: copy it too")
+    try:
+        lines = read(beside, LARGEST).decode("utf-8").split("\n")
+        last = lines.pop()  # empty where the file ends with a line's end
+        merges = structure.pairs_of([line.removesuffix("\r") for line in [*lines, *([last] if last else [])]])
+        vocab = parse_json(read(file, LARGEST), file)
+        structure.check_bpe({"vocab": vocab, "merges": [list(merge) for merge in merges]})
+    except ValueError as error:
+        raise InputError(f"{file} and {beside.name} are no usable vocabulary: {error}") from error
+    backend = Tokenizer(models.BPE(vocab, merges))
+    backend.normalizer, backend.pre_tokenizer = _pipeline("bpe", flags, b"")
+    backend.decoder = decoders.ByteLevel()
+    # RobertaTokenizer has names of its own for the roles that a config leaves out.
+    own = [usual for role, usual in (FAIRSEQ | {"mask_token": "<mask>"}).items() if role not in config]
+    backend.add_special_tokens([name for name in own if name in vocab])
+    roles = [_content(config, role, usual) for role, usual in (("sep_token", "</s>"), ("cls_token", "<s>"))]
+    for role in roles:
+        if role not in vocab:
+            raise InputError(f"{file} has no {role}: name the tokens that frame a text in tokenizer_config.json")
+    sep, cls = ((role, vocab[role]) for role in roles)
+    backend.post_processor = processors.RobertaProcessing(
+        sep, cls, bool(flags["trim_offsets"]), bool(flags["add_prefix_space"])
+    )
     return backend
+
+
+def _content(config: Mapping[str, Any], role: str, usual: str) -> str:
+    """The text of a special token."""
+    return str(config[role].content) if role in config else usual
+
+
+def _from_unigram(file: Path, model: sentencepiece.UnigramModel, config: Mapping[str, Any]) -> Tokenizer:
+    kind = _kind_of_model(file, config)
+    flags = {**FLAGS[kind], **_stated(kind, config)}
+    pieces, unk_id = model.pieces, model.unk_id
+    # XLM-R's ids are fairseq's: its own four first, of the file's pieces all but three, and the mask.
+    first = [_content(config, role, usual) for role, usual in FAIRSEQ.items()]
+    if kind == "xlm-roberta":
+        mask = _content(config, "mask_token", "<mask>")
+        pieces, unk_id = [*((text, 0.0) for text in first), *pieces[3:], (mask, 0.0)], 3
+        if len({text for text, _ in pieces}) < len(pieces):
+            raise InputError(
+                f"{file} has one of {', '.join(first)} and {mask} among its other pieces: it is not XLM-R's"
+            )
+    with structure.contained(f"{file} makes no tokenizer"):
+        backend = Tokenizer(models.Unigram(pieces, unk_id=unk_id, byte_fallback=False))
+        backend.normalizer, backend.pre_tokenizer = _pipeline(kind, flags, model.charsmap)
+        otherwise = "first" if kind == "deberta-v2" else "never"
+        backend.decoder = decoders.Metaspace("▁", "always" if flags["add_prefix_space"] else otherwise)
+        if kind == "xlm-roberta":
+            cls, _, sep, _ = first
+            backend.post_processor = processors.TemplateProcessing(
+                single=[cls, "$A", sep], pair=[cls, "$A", sep, sep, "$B", sep], special_tokens=[(cls, 0), (sep, 2)]
+            )
+    return backend
+
+
+def _kind_of_model(file: Path, config: Mapping[str, Any]) -> str:
+    """By which of FLAGS a .model is read: transformers decides by the class, or by the config.json that is beside it.
+
+    Raises:
+        InputError: it is another class's, whose ids would be others.
+    """
+    name = _class(config)
+    if name in ("", ANY_CLASS):
+        beside = file.with_name("config.json")
+        stated = read_json(beside).get("model_type") if is_file(beside) else None
+        name = CLASS_OF_TYPE.get(str(stated), CLASS_OF_FILE.get(file.name, "RemBert"))
+    if name not in SENTENCEPIECE:
+        raise InputError(
+            f"{file} is for {name}Tokenizer, and is read here as for {', '.join(SENTENCEPIECE)}: have transformers "
+            "save it as a tokenizer.json, or name its tokenizer_class in tokenizer_config.json"
+        )
+    return SENTENCEPIECE[name]

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pipelines
 import pytest
 import tokenizers
 import torch
@@ -261,6 +262,24 @@ def test_bytes_that_stand_for_unknown_text_are_kept(tmp_path: Path) -> None:
     small = trim(source, corpus_of(tmp_path, "a é"))
     assert small.model.config.vocab_size == source.model.config.vocab_size - 1
     assert_same_pieces(source, small, ["a é", "\U0001f600a"])
+
+
+@pytest.mark.parametrize("name", ["roberta", "modernbert", "bpe-whole", "bpe-unknown", "bpe-fused", "xlm-roberta"])
+def test_other_pipelines_are_trimmed_too(tmp_path: Path, name: str) -> None:
+    """Byte-level models keep all that stands on the way to a piece; two [SEP] stay two, and white space trimmed."""
+    words = tokenizer.load(pipelines.save(tmp_path, name))
+    config = dataclasses.replace(MODELS["bert"].config.tiny(), vocab_size=words.vocab_size)
+    config = dataclasses.replace(config, pad_token_id=words.pad_id)
+    source = Checkpoint(Model(MODELS["bert"], config, "base").random_init(), words, "here", {}, "random, seed 0", ())
+    lines = PROSE.splitlines()[:3]
+    small = trim(source, corpus_of(tmp_path, *lines))
+    assert small.tokenizer.vocab_size < words.vocab_size
+    assert_same_pieces(source, small, [*lines, (lines[0], lines[1]), *lines[0].split(), lines[1] + "  " + lines[2]])
+    small.tokenizer.save(tmp_path / "small")
+    again = tokenizer.load(tmp_path / "small")
+    assert (again.doubled, again.typed, again.ids) == (words.doubled, words.typed, small.tokenizer.ids)
+    for text in [*lines, *TEXTS[:200]]:
+        assert again.encode(text, "a") == small.tokenizer.encode(text, "a")
 
 
 def test_added_tokens_are_kept_on_top_and_in_the_middle(tmp_path: Path) -> None:

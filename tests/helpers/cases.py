@@ -104,11 +104,28 @@ REFUSED_CALLS = [
 BERT = "\n".join([*SPECIALS, "a", "b"])
 BPE_JSON = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}
 REFUSED_FOLDERS = [
-    ({}, r"vocab\.txt, sentencepiece\.model, spiece\.model or a single \*\.model, found none of them"),
+    ({}, r"vocab\.txt, sentencepiece\.model, spiece\.model, vocab\.json or a single \*\.model, found none of them"),
     ({"a_model": b"1", "b_model": b"2"}, r"a single \*\.model, found a\.model, b\.model"),
     ({"tokenizer_json": '{"version": "1.0", "mod'}, r"tokenizer\.json is not JSON: Unterminated string"),
     ({"tokenizer_json": "{}"}, r"no usable tokenizer\.json"),
-    ({"tokenizer": BPE_JSON}, "holds a bpe model; supported are wordpiece and unigram"),
+    ({"tokenizer": BPE_JSON}, "its bpe model has no ByteLevel before it, which makes characters of bytes"),
+    ({"tokenizer": BPE_JSON | {"model": {"type": "WordLevel"}}}, "a wordlevel model; supported are wordpiece, unigram"),
+    ({"vocab": {"a": 0}}, r"vocab\.json has no merges\.txt beside it, which says how its pieces are merged"),
+    ({"vocab": {"a": 0}, "merges_txt": "a b c\n"}, r"are no usable vocabulary: its merge 'a b c' is no pair of texts"),
+    ({"vocab": {"a": 0}, "merges_txt": b"\xff"}, r"merges\.txt are no usable vocabulary: .*can't decode"),
+    ({"vocab": {"a": 0}, "merges_txt": ""}, r"lacks 255 of the 256 bytes, and has no unk_token for them"),
+    ({"vocab_json": "{", "merges_txt": ""}, r"vocab\.json is not JSON"),
+    ({"vocab": {"a": 0}, "merges_txt": "", "tokenizer_config": {"tokenizer_class": "CLIPTokenizer"}}, "for CLIPTok"),
+    ({"sentencepiece.bpe_model": b"UNI"}, "is for XLMRoberta-or-CamembertTokenizer, and is read here as for RemBert"),
+    ({"a_model": b"UNI", "config": {"model_type": "camembert"}}, "is for CamembertTokenizer, and .* tokenizer_class"),
+    (
+        {
+            "a_model": b"UNI",
+            "config": {"model_type": "xlm-roberta"},
+            "tokenizer_config": {"mask_token": "[MASK]"},
+        },
+        r"has one of <s>, <pad>, </s>, <unk> and \[MASK\] among",
+    ),
     ({"vocab_txt": BERT.replace("[UNK]", "x")}, r"vocab\.txt has no \[UNK\], which stands for what it cannot spell"),
     ({"vocab_txt": BERT.replace("[CLS]", "x")}, r"has no \[CLS\]: name the cls_token in tokenizer_config\.json"),
     ({"vocab_txt": BERT.replace("[PAD]", "x")}, r"has no \[PAD\]: name the pad_token"),

@@ -3,16 +3,17 @@
 import importlib.util
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import transformers
 from cases import MATTER, SPECIALS
 from paths import ROOT
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from words import trained_model, trained_vocab
+from words import trained_merges, trained_model, trained_vocab
 
 from edgebert.tokenizers import tokenizer
 
@@ -126,6 +127,89 @@ def deberta() -> Tokenizer:
     return made
 
 
+LIKE_ROBERTA = ["<s>", "<pad>", "</s>", "<unk>"]
+
+
+def roberta(prefixed: bool = False) -> Tokenizer:
+    """As transformers makes RoBERTa: no normalizer, white space trimmed from where tokens are said to be."""
+    made = Tokenizer(trained_merges([*LIKE_ROBERTA, "<mask>"]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefixed)
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=prefixed)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([*LIKE_ROBERTA, AddedToken("<mask>", lstrip=True)])
+    return made
+
+
+def modernbert() -> Tokenizer:
+    """As ModernBERT comes: NFC, runs of spaces as added tokens of the normalized text, BERT's own frame."""
+    made = Tokenizer(trained_merges([]))
+    made.add_tokens([AddedToken(" " * count, normalized=True) for count in range(8, 1, -1)])
+    made.add_tokens([AddedToken("|||IP_ADDRESS|||", normalized=True), AddedToken("<|endoftext|>", special=True)])
+    made.add_special_tokens(["[UNK]", "[CLS]", "[SEP]", "[PAD]", AddedToken("[MASK]", lstrip=True)])
+    made.normalizer = normalizers.NFC()
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.post_processor = template(made, "[CLS]:0 $A:0 [SEP]:0", "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1")
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
+def bytes_of(
+    pre_tokenizer: pre_tokenizers.PreTokenizer,
+    normalizer: normalizers.Normalizer | None = None,
+    drop: Iterable[str] = (),
+    **options: Any,
+) -> Tokenizer:
+    """A byte-level BPE behind any pipeline, less some pieces; with no token for what is unknown where none is named."""
+    state = json.loads(trained_merges(SPECIALS).__getstate__())
+    lost = set(drop)
+    merges = [(a, b) for a, b in state["merges"] if not lost & {a, b, a + b}]
+    vocab = {piece: i for piece, i in state["vocab"].items() if piece not in lost}
+    made = Tokenizer(models.BPE(vocab, merges, **options))
+    made.normalizer, made.pre_tokenizer, made.decoder = normalizer, pre_tokenizer, decoders.ByteLevel()
+    made.add_special_tokens([name for name in SPECIALS if name not in ("[UNK]", *lost)])
+    made.post_processor = processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2), trim_offsets=False)
+    return made
+
+
+def deberta_v3(folder: Path, **flags: Any) -> Tokenizer:
+    """As transformers 5 makes DeBERTa-v3, whose charsmap it leaves out."""
+    model, _ = scored(trained_model(**LIKE_DEBERTA))
+    pieces = [(text, score) for text, score in json.loads(model.__getstate__())["vocab"]]
+    made = transformers.DebertaV2Tokenizer(vocab=pieces, unk_id=3, **flags)
+    made.save_pretrained(folder)
+    return made.backend_tokenizer
+
+
+LIKE_DEBERTA: Mapping[str, Any] = {
+    "pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "pad_piece": "[PAD]", "bos_piece": "[CLS]",
+    "eos_piece": "[SEP]", "unk_piece": "[UNK]", "control_symbols": [], "user_defined_symbols": [],
+}  # fmt: skip
+
+
+def deberta_v3_of_old() -> Tokenizer:
+    """As transformers 4 converts it."""
+    model, table = scored(trained_model(normalization_rule_name="nmt_nfkc", **LIKE_DEBERTA))
+    made = Tokenizer(model)
+    made.normalizer = normalizers.Sequence([normalizers.Strip(), table, normalizers.Replace(Regex(" {2,}"), " ")])
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace()])
+    made.post_processor = template(made, "[CLS]:0 $A:0 [SEP]:0", "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1")
+    made.decoder = decoders.Metaspace()
+    made.add_special_tokens(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"])
+    return made
+
+
+def xlm_roberta_of_transformers(folder: Path) -> Tokenizer:
+    """As transformers 5 makes XLM-R of its file: the charsmap alone, words split at white space before Metaspace."""
+    (folder / "sentencepiece.bpe.model").write_bytes(trained_model(normalization_rule_name="nmt_nfkc", **FAIRSEQ))
+    return transformers.XLMRobertaTokenizer.from_pretrained(folder).backend_tokenizer
+
+
+FAIRSEQ: Mapping[str, Any] = {
+    "pad_id": -1, "unk_id": 0, "bos_id": 1, "eos_id": 2, "bos_piece": "<s>", "eos_piece": "</s>",
+    "control_symbols": [], "user_defined_symbols": [],
+}  # fmt: skip
+
+
 def clusters() -> Tokenizer:
     """A table that shows where grapheme clusters end: a "Q" for each character of three bytes, and for a few others."""
     pieces = [("<pad>", 0.0), ("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("▁", -2.0), ("a", -3.0), ("Q", -4.0)]
@@ -211,7 +295,27 @@ PIPELINES: Mapping[str, Callable[[Path], Tokenizer]] = {
     "albert": lambda _: albert(),
     "xlm-roberta": lambda _: xlm_roberta(),
     "deberta": lambda _: deberta(),
+    "deberta-v3": deberta_v3,
+    "deberta-v3-punctuation": lambda folder: deberta_v3(folder, do_lower_case=True, split_by_punct=True),
+    "deberta-v3-of-old": lambda _: deberta_v3_of_old(),
+    "xlm-roberta-of-transformers": xlm_roberta_of_transformers,
     "byte-pieces": lambda _: bytes_below(),
+    "roberta": lambda _: roberta(),
+    "roberta-prefixed": lambda _: roberta(prefixed=True),
+    "modernbert": lambda _: modernbert(),
+    "bpe-whole": lambda _: bytes_of(
+        pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False), normalizers.Lowercase(), ignore_merges=True
+    ),
+    "bpe-digits": lambda _: bytes_of(
+        pre_tokenizers.Sequence([pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
+        ignore_merges=True,
+    ),
+    "bpe-unknown": lambda _: bytes_of(
+        pre_tokenizers.ByteLevel(add_prefix_space=False), drop=["e", "Ġ", "Ã", "Ī", "Ŀ"], unk_token="[UNK]"
+    ),
+    "bpe-fused": lambda _: bytes_of(
+        pre_tokenizers.ByteLevel(use_regex=False), drop=["e", "Ã", "ð", "Ł"], unk_token="[UNK]", fuse_unk=True
+    ),
     "clusters": lambda _: clusters(),
     "nfc": lambda _: words(normalizers.NFC(), pre_tokenizers.Whitespace(), *ADDED),
     "nfd": lambda _: words(

@@ -19,6 +19,18 @@ def trained_vocab(lowercase: bool) -> str:
     return vocabulary.vocab_txt(made.get_vocab()).decode()
 
 
+def trained_merges(specials: list[str], **options: object) -> models.BPE:
+    """A byte-level BPE, the special tokens first."""
+    made = tokenizers.Tokenizer(models.BPE(**options))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000, special_tokens=specials, initial_alphabet=letters, show_progress=False
+    )
+    made.train_from_iterator(LINES, trainer)
+    return made.model
+
+
 def trained_model(kind: str = "unigram", **options: object) -> bytes:
     """A SentencePiece model; its special pieces stand where google/rembert's do: padding 0, unknown 2."""
     layout = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cases import SPECIALS
+from tokenizers import pre_tokenizers
 from words import trained_model
 
 from edgebert.errors import InputError
@@ -20,6 +21,12 @@ WORDPIECE = {
     "vocab": {piece: i for i, piece in enumerate([*SPECIALS, "a", "b", "##a"])},
 }  # fmt: skip
 UNIGRAM = {"type": "Unigram", "unk_id": 1, "vocab": [[piece, -1.0] for piece in [*SPECIALS, "a", "b"]]}
+BYTES = pre_tokenizers.ByteLevel.alphabet()
+BPE = {
+    "type": "BPE", "vocab": {piece: i for i, piece in enumerate([*SPECIALS, *sorted(BYTES), "ab"])},
+    "merges": [["a", "b"]],
+}  # fmt: skip
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 NEEDED = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "BertPreTokenizer"}}
 SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 
@@ -34,6 +41,10 @@ def wordpiece(**changes: Any) -> dict[str, Any]:
 
 def unigram(**changes: Any) -> dict[str, Any]:
     return NEEDED | {"model": UNIGRAM | changes}
+
+
+def bpe(**changes: Any) -> dict[str, Any]:
+    return NEEDED | {"model": BPE | changes, "pre_tokenizer": BYTE_LEVEL}
 
 
 def sequence(*steps: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +130,36 @@ REFUSED = {
     "unknown piece beyond": (unigram(unk_id=99), "UnkIdNotInVocabulary"),
     "no unknown piece": (unigram(unk_id=None), "`unk_id` is missing"),
     "no piece": (unigram(vocab=[]), "EmptyVocabulary"),
+    # Of byte-level models: what ends the library, what leaves ids to chance, and what the phone's tokenizer has not.
+    "bytes after words": (bpe() | {"pre_tokenizer": {"type": "Whitespace"}}, "no ByteLevel before it"),
+    "bytes before words": (
+        bpe()
+        | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTE_LEVEL, {"type": "Metaspace"}]}},
+        "no ByteLevel before it",
+    ),
+    "prefix longer than a piece": (bpe(continuing_subword_prefix="xxx"), "continuing_subword_prefix is 'xxx'; a byte"),
+    "suffix": (bpe(end_of_word_suffix="</w>"), "its end_of_word_suffix is '</w>'; a byte-level model has none"),
+    "bytes as pieces": (bpe(byte_fallback=True), "its byte_fallback is True"),
+    "dropout": (bpe(dropout=0.1), "its dropout is 0.1, by which ids are left to chance"),
+    "dropout that is a text": (bpe(dropout="x"), "its dropout is 'x'"),
+    "flag that is a text": (bpe(fuse_unk="x"), "no usable"),
+    "unknown token that is a list": (bpe(unk_token=["a"]), r"its unk_token is \['a'\]; a text belongs there"),
+    "merge of a piece that is not there": (bpe(merges=[["a", "zz"]]), "'a' and 'zz' are merged, and .* lacks 'zz'"),
+    "merge to a piece that is not there": (bpe(merges=[["a", "c"]]), "'a' and 'c' are merged, and .* lacks 'ac'"),
+    "merge of three": (bpe(merges=["a b c"]), "its merge 'a b c' is no pair of texts"),
+    "merge of one": (bpe(merges=[["a"]]), r"its merge \['a'\] is no pair of texts"),
+    "merge of numbers": (bpe(merges=[[1, 2]]), r"its merge \[1, 2\] is no pair of texts"),
+    "merges in two ways": (bpe(merges=[["a", "b"], "a b"]), "its merge 'a b' is no pair of texts, or not written as"),
+    "merges that are no list": (bpe(merges={"a": "b"}), "its merges is {'a': 'b'}; a list belongs there"),
+    "no merges": (bpe(merges=None), "its merges is None; a list belongs there"),
+    "merges of millions": (bpe(merges=["a b"] * 1_100_000), "it has 1,100,000 merges; up to 1,048,576 are taken"),
+    "an id twice": (bpe(vocab=BPE["vocab"] | {"again": 7}), "two pieces of its vocabulary have the same id"),
+    "an id that is a text": (bpe(vocab=BPE["vocab"] | {"again": "7"}), "a piece has the id '7'"),
+    "bytes that are missing": (
+        bpe(vocab={piece: i for piece, i in BPE["vocab"].items() if piece not in "abĠ"}),
+        "its vocabulary lacks 3 of the 256 bytes, and has no unk_token for them",
+    ),
+    "vocabulary of scores": (bpe(vocab=[["a", 0.0]]), "where an object belongs"),
     "no model": (NEEDED, "it has None where an object belongs"),
     "model without vocabulary": (NEEDED | {"model": {"type": "WordPiece"}}, "its vocab is None"),
     "model of a list": (NEEDED | {"model": {"type": ["WordPiece"]}}, "holds a ..wordpiece.. model; supported"),
@@ -191,6 +232,20 @@ def test_vocabularies_of_millions_are_refused_at_once(tmp_path: Path) -> None:
     within(2, 100, tmp_path, "has 3,000,000 lines, a token each; at most 1,048,576 are taken")
     (tmp_path / "vocab.txt").write_bytes(bytes(40 << 20))
     within(2, 100, tmp_path, "has 41,943,040 bytes or more")
+
+
+@pytest.mark.parametrize("text", ["ab" * 50_000, "a" * 100_000, " " * 100_000, "\u00e9" * 50_000, "'s" * 50_000])
+def test_long_runs_take_time_in_proportion(tmp_path: Path, text: str) -> None:
+    """A word of a hundred thousand characters; also where all of it is one, which the pattern would split."""
+    pieces = {2**power * "ab": 300 + power for power in range(1, 6)}
+    merges = [["a", "b"], *([2**power * "ab"] * 2 for power in range(5))]
+    whole = bpe(vocab=BPE["vocab"] | pieces, merges=merges) | {"pre_tokenizer": BYTE_LEVEL | {"use_regex": False}}
+    for raw in (whole, whole | {"pre_tokenizer": BYTE_LEVEL}):
+        (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
+        words = tokenizer.load(tmp_path)
+        started = time.monotonic()
+        assert len(words.encode(text).ids) > 1000
+        assert time.monotonic() - started < 2
 
 
 @pytest.mark.slow

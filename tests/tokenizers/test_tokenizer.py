@@ -9,17 +9,19 @@ from types import SimpleNamespace
 
 import cases
 import numpy as np
+import pipelines
 import pytest
 import tokenizers
 import transformers
 from cases import PAIRS, PROSE, SHORT, SHORT_PAIRS, SOME, TEXTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipelines import PIPELINES
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import processors
 from trained import minilm
 from transformers.convert_slow_tokenizer import RemBertConverter
-from words import trained_model, trained_vocab
+from words import trained_merges, trained_model, trained_vocab
 
 from edgebert.errors import InputError
 from edgebert.tokenizers import tokenizer, vocabulary
@@ -75,6 +77,7 @@ def assert_same(ours: Tokenizer, theirs: object, texts: list, max_length: int | 
         for name, field in FIELDS.items():
             assert getattr(got, field) == wanted[name][i], (name, text)
         assert got.tokens == wanted.tokens(i), text
+        assert [None if word < 0 else word for word in got.words] == wanted.word_ids(i), text
     arrays = ours.batch(texts, max_length=max_length)
     width = max(map(len, wanted["input_ids"]))
     for name, fill in (("input_ids", theirs.pad_token_id), ("attention_mask", 0), ("token_type_ids", 0)):
@@ -87,7 +90,7 @@ def assert_same_everywhere(ours: Tokenizer, theirs: object) -> None:
     assert_same(ours, theirs, PAIRS)
     for max_length in (3, 4, 7, 32):
         assert_same(ours, theirs, SHORT, max_length)
-        assert_same(ours, theirs, SHORT_PAIRS, max_length)
+        assert_same(ours, theirs, SHORT_PAIRS, max(max_length, ours.specials(2)))
     assert_same(ours, theirs, TEXTS[:200], 64)
 
 
@@ -181,10 +184,10 @@ def test_rembert_conversion_of_other_layouts(tmp_path: Path, rule: str) -> None:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.text(max_size=60), st.text(max_size=60), st.integers(3, 40))
-def test_any_text_against_transformers(both_kinds: list, text: str, pair: str, max_length: int) -> None:
-    for ours, theirs in both_kinds:
+def test_any_text_against_transformers(all_kinds: list, text: str, pair: str, max_length: int) -> None:
+    for ours, theirs in all_kinds:
         assert_same(ours, theirs, [text, pair])
-        assert_same(ours, theirs, [(text, pair)], max_length)
+        assert_same(ours, theirs, [(text, pair)], max(max_length, ours.specials(2)))
 
 
 @pytest.fixture(scope="module")
@@ -197,18 +200,41 @@ def both_kinds(tmp_path_factory: pytest.TempPathFactory, vocabs: dict[bool, str]
     ]
 
 
-def test_very_long_texts(both_kinds: list) -> None:
+@pytest.fixture(scope="module")
+def all_kinds(both_kinds: list, tmp_path_factory: pytest.TempPathFactory) -> list:
+    """Byte-level models too: RoBERTa's old files and the tokenizer.json of ModernBERT."""
+    old, modern = tmp_path_factory.mktemp("roberta"), tmp_path_factory.mktemp("modernbert")
+    trained_merges([*pipelines.LIKE_ROBERTA, "<mask>"]).save(str(old))
+    pipelines.modernbert().save(str(modern / "tokenizer.json"))
+    write(modern, tokenizer_config=LIKE_MODERNBERT)
+    return [
+        *both_kinds,
+        (tokenizer.load(old), transformers.RobertaTokenizer.from_pretrained(old)),
+        (tokenizer.load(modern), transformers.AutoTokenizer.from_pretrained(modern)),
+    ]
+
+
+# As answerdotai/ModernBERT-base has it.
+LIKE_MODERNBERT = {
+    "tokenizer_class": "PreTrainedTokenizerFast", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]",
+    "mask_token": "[MASK]", "unk_token": "[UNK]", "model_max_length": 8192, "clean_up_tokenization_spaces": True,
+    "model_input_names": ["input_ids", "attention_mask"],
+}  # fmt: skip
+
+
+def test_very_long_texts(all_kinds: list) -> None:
     long = [" ".join(TEXTS[:700]), "a" * 50_000, "中" * 20_000, "\u0301" * 5_000]
-    for ours, theirs in both_kinds:
+    for ours, theirs in all_kinds:
         assert_same(ours, theirs, long)
         assert_same(ours, theirs, [("a b", long[2]), (long[2], "")], max_length=511)
-        cut = ours.encode(long[0], "so " + long[0], max_length=511)  # which takes transformers minutes
+        length = 508 + ours.specials(2)
+        cut = ours.encode(long[0], "so " + long[0], max_length=length)  # which takes transformers minutes
         first, second = ours.encode(long[0]).ids[1:255], ours.encode("so " + long[0]).ids[1:255]
         assert cut.ids == ours.build_inputs_with_special_tokens(first, second)
 
 
-def test_batch_shapes(both_kinds: list) -> None:
-    for ours, theirs in both_kinds:
+def test_batch_shapes(all_kinds: list) -> None:
+    for ours, theirs in all_kinds:
         mixed = ["one two three", ("four", "five six"), "", ("", "")]
         for length, max_length in ((4, None), (20, None), (20, 5), (None, 6)):
             arrays = ours.batch(mixed, length, max_length)
@@ -224,8 +250,8 @@ def test_batch_shapes(both_kinds: list) -> None:
         assert ours.batch([])["input_ids"].shape == (0, 0)
 
 
-def test_special_tokens_by_hand_are_those_of_encode(both_kinds: list) -> None:
-    for ours, theirs in both_kinds:
+def test_special_tokens_by_hand_are_those_of_encode(all_kinds: list) -> None:
+    for ours, theirs in all_kinds:
         a, b = (ours.encode(text).ids[1:-1] for text in ("hello there", "the [MASK] dog"))
         for pair, encoding in ((None, ours.encode("hello there")), (b, ours.encode("hello there", "the [MASK] dog"))):
             built = ours.build_inputs_with_special_tokens(a, pair)
@@ -238,8 +264,8 @@ def test_special_tokens_by_hand_are_those_of_encode(both_kinds: list) -> None:
             assert ours.decode(np.array(built), False) == theirs.decode(built, skip_special_tokens=False)
 
 
-def test_threads_share_one_tokenizer(both_kinds: list) -> None:
-    for ours, _ in both_kinds:
+def test_threads_share_one_tokenizer(all_kinds: list) -> None:
+    for ours, _ in all_kinds:
         jobs = [(*pair, n) for pair in PAIRS[:200] for n in (5, 9, None)]
         alone = [ours.encode(*job) for job in jobs]
         with ThreadPoolExecutor(8) as pool:
@@ -288,6 +314,145 @@ def test_save_what_no_class_of_transformers_makes(tmp_path: Path, vocabs: dict[b
         assert_same(again, theirs, SHORT_PAIRS, max_length=12)
 
 
+# tokenizer_config.json beside RoBERTa's vocab.json and merges.txt, of 900 pieces and more.
+ROBERTA_CONFIGS: list[dict] = [
+    {},
+    {"tokenizer_class": "RobertaTokenizerFast", "add_prefix_space": True, "model_max_length": 512},
+    {"trim_offsets": False, "mask_token": {"__type": "AddedToken", "content": "<mask>", "lstrip": True}},
+    {"add_prefix_space": True, "trim_offsets": False, "additional_special_tokens": ["<ent>"], "pad_token": "<unk>"},
+    {
+        "cls_token": "a",
+        "sep_token": "<s>",
+        "bos_token": "a",
+        "mask_token": "[MASK]",
+        "tokenizer_class": "BartTokenizer",
+    },
+]
+
+
+@pytest.mark.parametrize("config", ROBERTA_CONFIGS, ids=lambda config: "+".join(config) or "none")
+def test_roberta_against_transformers(tmp_path: Path, config: dict) -> None:
+    """Its old files; saved and loaded again it is the same, as transformers and as edgebert load it."""
+    folder = write(tmp_path / "old", **({"tokenizer_config": config} if config else {}))
+    trained_merges([*pipelines.LIKE_ROBERTA, "<mask>"]).save(str(folder))
+    ours, theirs = tokenizer.load(folder), transformers.RobertaTokenizer.from_pretrained(folder)
+    texts = [*SOME, "a <mask> b", "<s>x<unk> y</s>", "  two  spaces ", " ", "\n\n a\t"]
+    if config:
+        assert_same(ours, theirs, texts)
+    else:
+        assert (ours.kind, ours.pad_id, ours.unk_id, ours.cls_id, ours.sep_id, ours.mask_id) == ("bpe", 1, 3, 0, 2, 4)
+        assert_same_everywhere(ours, theirs)
+    ours.save(tmp_path / "new")
+    again = tokenizer.load(tmp_path / "new")
+    assert (again.ids, again.max_length, again.vocab_size) == (ours.ids, ours.max_length, ours.vocab_size)
+    for load in (transformers.AutoTokenizer, transformers.RobertaTokenizer):
+        loaded = load.from_pretrained(tmp_path / "new")
+        assert type(loaded) is transformers.RobertaTokenizer
+        assert_same(ours, loaded, texts[:300])
+        assert_same(again, loaded, SHORT_PAIRS[:100], max_length=12)
+
+
+def test_modernbert_against_transformers(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", tokenizer_config=LIKE_MODERNBERT)
+    pipelines.modernbert().save(str(folder / "tokenizer.json"))
+    ours = tokenizer.load(folder)
+    assert (ours.kind, ours.max_length, ours.doubled, ours.typed) == ("bpe", 8192, False, True)
+    assert_same_everywhere(ours, transformers.AutoTokenizer.from_pretrained(folder))
+    ours.save(tmp_path / "b")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "b")
+    assert_same(tokenizer.load(tmp_path / "b"), theirs, SOME)
+    assert_same(ours, theirs, SHORT_PAIRS[:100], max_length=12)
+
+
+def test_merges_of_every_spelling_are_the_same(tmp_path: Path) -> None:
+    """As pairs, as lines, and in a file whose model does not name its type."""
+    state = json.loads(pipelines.roberta().to_str())
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in state["model"]["merges"])]
+    nameless = {name: value for name, value in state["model"].items() if name not in ("type", "ignore_merges")}
+    spelt = [state["model"], state["model"] | {"merges": lines}, nameless | {"merges": lines}]
+    loaded = [
+        tokenizer.load(write(tmp_path / str(i), tokenizer=state | {"model": model})) for i, model in enumerate(spelt)
+    ]
+    for text in SOME:
+        assert loaded[1].encode(text) == loaded[2].encode(text) == loaded[0].encode(text)
+
+
+def test_merges_in_files_are_those_of_the_model(tmp_path: Path) -> None:
+    ours = tokenizer.load(write(tmp_path / "a", tokenizer=json.loads(pipelines.roberta().to_str())))
+    paths = ours.save_vocabulary(tmp_path / "b", prefix="my")
+    assert [Path(path).name for path in paths] == ["my-vocab.json", "my-merges.txt"]
+    again = tokenizer.load(tmp_path / "b" / "my-vocab.json")
+    assert [again.encode(text).ids for text in SOME] == [ours.encode(text).ids for text in SOME]
+    state = json.loads(pipelines.roberta().to_str())
+    state["model"]["vocab"] |= {"a b": 5000, "a bc": 5001}
+    state["model"]["merges"] += [["a b", "c"]]
+    with pytest.raises(InputError, match=r"the merge \('a b', 'c'\) has no place in a merges\.txt; use save"):
+        tokenizer.load(write(tmp_path / "c", tokenizer=state)).save_vocabulary(tmp_path)
+
+
+def test_what_spells_every_byte_needs_no_unknown_token(tmp_path: Path) -> None:
+    state = json.loads(PIPELINES["bpe-whole"](tmp_path).to_str())
+    state["model"]["vocab"] = {name: i for name, i in state["model"]["vocab"].items() if name != "[UNK]"}
+    ours = tokenizer.load(write(tmp_path / "a", tokenizer=state))
+    assert (ours.unk_id, "unk_token" in ours.ids) == (-1, False)
+    ours.save(tmp_path / "b")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "b")
+    assert theirs.unk_token is None
+    assert_same(tokenizer.load(tmp_path / "b"), theirs, SOME[:300])
+    named = tokenizer.load(write(tmp_path / "a", tokenizer_config={"unk_token": "[SEP]"}))
+    assert named.unk_id == named.sep_id
+
+
+@pytest.mark.parametrize("name", ["bpe-whole", "bpe-digits", "bpe-unknown", "bpe-fused"])
+def test_odd_byte_level_models_against_transformers(tmp_path: Path, name: str) -> None:
+    """Words taken whole, bytes that are no pieces, and what else no class of transformers makes."""
+    PIPELINES[name](tmp_path).save(str(tmp_path / "tokenizer.json"))
+    ours = tokenizer.load(tmp_path)
+    ours.save(tmp_path / "b")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "b")
+    assert_same(ours, theirs, SOME)
+    assert_same(tokenizer.load(tmp_path / "b"), theirs, SHORT_PAIRS[:100], max_length=12)
+
+
+# The file, its layout, the class that reads it and the model_type by which it is known; flags.
+SENTENCEPIECE: list[tuple] = [
+    ("sentencepiece.bpe_model", pipelines.FAIRSEQ, "XLMRobertaTokenizer", "xlm-roberta", {}),
+    ("a_model", pipelines.FAIRSEQ, "XLMRobertaTokenizer", "xlm-roberta", {"add_prefix_space": False}),
+    ("spm_model", pipelines.LIKE_DEBERTA, "DebertaV2Tokenizer", "deberta-v2", {}),
+    (
+        "a_model",
+        pipelines.LIKE_DEBERTA,
+        "DebertaV2Tokenizer",
+        "deberta-v2",
+        {"do_lower_case": True, "split_by_punct": True, "add_prefix_space": False},
+    ),
+]
+
+
+@pytest.mark.parametrize(("file", "layout", "name", "model_type", "flags"), SENTENCEPIECE)
+def test_sentencepiece_of_other_classes_against_transformers(
+    tmp_path: Path, file: str, layout: dict, name: str, model_type: str, flags: dict
+) -> None:
+    """Whether the class is named, or the model's config beside the file tells it."""
+    content = trained_model(normalization_rule_name="nmt_nfkc", **layout)
+    folder = write(tmp_path / "a", **{file: content}, tokenizer_config=flags, config={"model_type": model_type})
+    if file != "a_model":
+        theirs = getattr(transformers, name).from_pretrained(folder)
+    else:  # transformers looks for the usual name
+        usual = {"xlm-roberta": "sentencepiece.bpe_model", "deberta-v2": "spm_model"}[model_type]
+        theirs = getattr(transformers, name).from_pretrained(
+            write(tmp_path / "usual", **{usual: content}, tokenizer_config=flags)
+        )
+    ours = tokenizer.load(folder)
+    assert (ours.kind, ours.doubled) == ("unigram", model_type == "xlm-roberta")
+    assert_same(ours, theirs, SOME)
+    assert_same(ours, theirs, SHORT_PAIRS[:100], max_length=12)
+    write(folder, tokenizer_config=flags | {"tokenizer_class": name}, config={"model_type": "bert"})
+    assert [tokenizer.load(folder).encode(text) for text in SOME[:100]] == [ours.encode(text) for text in SOME[:100]]
+    ours.save(tmp_path / "b")
+    assert_same(tokenizer.load(tmp_path / "b"), transformers.AutoTokenizer.from_pretrained(tmp_path / "b"), SOME[:300])
+
+
 def test_config_and_tokenizer_json_that_disagree(tmp_path: Path, vocabs: dict[bool, str]) -> None:
     """transformers follows the config, and its class's defaults where a class is named."""
     source = write(tmp_path / "a", vocab_txt=vocabs[True], tokenizer_config={"do_lower_case": False})
@@ -297,6 +462,19 @@ def test_config_and_tokenizer_json_that_disagree(tmp_path: Path, vocabs: dict[bo
         assert_same(tokenizer.load(tmp_path), transformers.BertTokenizer.from_pretrained(tmp_path), SOME[:300])
     (tmp_path / "tokenizer_config.json").unlink()
     assert tokenizer.load(tmp_path).encode("The").ids != tokenizer.load(tmp_path).encode("the").ids
+
+
+@pytest.mark.parametrize("prefixed", [False, True])
+def test_config_and_byte_level_tokenizer_json_that_disagree(tmp_path: Path, prefixed: bool) -> None:
+    pipelines.roberta(prefixed).save(str(tmp_path / "tokenizer.json"))
+    for config in (
+        {"add_prefix_space": True, "tokenizer_class": "RobertaTokenizer"},
+        {"trim_offsets": False, "tokenizer_class": "BartTokenizerFast"},
+        {"tokenizer_class": "RobertaTokenizer"},
+    ):
+        write(tmp_path, tokenizer_config=config)
+        theirs = transformers.RobertaTokenizer.from_pretrained(tmp_path)
+        assert_same(tokenizer.load(tmp_path), theirs, [*SOME[:300], "a <mask> b"])
 
 
 def test_save_vocabulary(tmp_path: Path, vocabs: dict[bool, str], model: bytes) -> None:

@@ -1,5 +1,7 @@
 package dev.edgebert.tokenizer
 
+import java.io.ByteArrayOutputStream
+
 /** Makes text of tokens, step by step: what the last step leaves is put together. */
 internal fun interface Decoder {
     fun decode(tokens: List<String>): List<String>
@@ -30,6 +32,19 @@ internal class WordPieceDecoder(private val prefix: String, private val cleanup:
 internal class MetaspaceDecoder(private val mark: String, private val prepended: Boolean) : Decoder {
     override fun decode(tokens: List<String>): List<String> =
         tokens.mapIndexed { i, token -> token.replace(mark, if (i == 0 && prepended) "" else " ") }
+}
+
+/** Makes bytes of the characters that stand for them, and text of all bytes together: U+FFFD where they are not UTF-8. */
+internal object ByteLevelDecoder : Decoder {
+    override fun decode(tokens: List<String>): List<String> {
+        val bytes = ByteArrayOutputStream()
+        for (token in tokens) {
+            // A token with any other character, as an added one may have, is text already.
+            val own = if (token.all { ByteLevel.byte(it.code) >= 0 }) ByteArray(token.length) { ByteLevel.byte(token[it].code).toByte() } else token.toByteArray()
+            bytes.write(own, 0, own.size)
+        }
+        return listOf(lossyUtf8(bytes.toByteArray()))
+    }
 }
 
 /** Puts bytes that are tokens together; U+FFFD for each of them where they are not UTF-8. */

@@ -68,6 +68,9 @@ internal class NormalizedText(var codes: IntArray, var starts: IntArray, var end
     }
 
     companion object {
+        /** One that is still to be filled. */
+        fun ofSize(size: Int): NormalizedText = NormalizedText(IntArray(size), IntArray(size), IntArray(size), size)
+
         fun of(original: IntArray, from: Int, to: Int): NormalizedText =
             NormalizedText(original.copyOfRange(from, to), IntArray(to - from) { from + it }, IntArray(to - from) { from + it + 1 }, to - from)
     }

@@ -257,6 +257,15 @@ internal fun interface Pattern {
             while (end < to && matches(codes[end])) end++
             if (end - from >= least) end - from else 0
         }
+
+        /** A run, or a single one of others. */
+        fun runOr(least: Int, matches: (Int) -> Boolean, single: (Int) -> Boolean): Pattern {
+            val run = run(least, matches)
+            return Pattern { codes, from, to ->
+                val length = run.match(codes, from, to)
+                if (length == 0 && single(codes[from])) 1 else length
+            }
+        }
     }
 }
 

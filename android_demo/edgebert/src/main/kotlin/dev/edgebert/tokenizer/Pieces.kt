@@ -17,6 +17,9 @@ internal class Pieces {
         private set
     private var added = 0
 
+    /** How many different ids they have. */
+    val distinct: Int get() = placeOf.count { it != 0 }
+
     /** Adds a piece, and gives its bytes; one that is in it already gets the new id. */
     fun add(piece: String, id: Int): Int {
         val from = used

@@ -56,6 +56,94 @@ internal object Whitespace : PreTokenizer {
     private const val OTHER = 2
 }
 
+/**
+ * GPT-2's: splits at `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+` where it [splits], and makes of
+ * each byte of UTF-8 a character that can be seen.
+ *
+ * @param prefixed a space is put before a text that has none.
+ */
+internal class ByteLevel(private val prefixed: Boolean, private val splits: Boolean) : PreTokenizer {
+    override fun split(span: Span, words: MutableList<Span>) {
+        val text = span.text.part(span.from, span.to)
+        if (prefixed && text.codes[0] != ' '.code) text.prepend(intArrayOf(' '.code))
+        val bytes = NormalizedText.ofSize((0 until text.size).sumOf { utf8Size(text.codes[it]) })
+        var from = 0
+        var start = 0
+        while (from < text.size) {
+            val end = if (splits) end(text.codes, from, text.size) else text.size
+            var at = start
+            for (i in from until end) at = expand(text, i, bytes, at)
+            words.add(Span(bytes, start, at))
+            start = at
+            from = end
+        }
+    }
+
+    /** Puts the bytes of a code point in their place, each from where the code point is. */
+    private fun expand(text: NormalizedText, i: Int, bytes: NormalizedText, from: Int): Int {
+        val code = text.codes[i]
+        val size = utf8Size(code)
+        for (k in 0 until size) {
+            bytes.codes[from + k] = CODES[utf8Byte(code, size, k)]
+            bytes.starts[from + k] = text.starts[i]
+            bytes.ends[from + k] = text.ends[i]
+        }
+        return from + size
+    }
+
+    /** Where the word ends that begins at a place. */
+    private fun end(codes: IntArray, from: Int, to: Int): Int {
+        if (codes[from] == '\''.code) {
+            val short = shortened(codes, from + 1, to)
+            if (short > 0) return from + 1 + short
+        }
+        val first = if (codes[from] == ' '.code && from + 1 < to && kind(codes[from + 1]) != WHITE) from + 1 else from
+        val kind = kind(codes[first])
+        var end = first + 1
+        while (end < to && kind(codes[end]) == kind) end++
+        // Of white space before a word the last is the word's, or a word by itself.
+        return if (kind == WHITE && end < to && end > from + 1) end - 1 else end
+    }
+
+    /** How many characters of s, t, re, ve, m, ll or d are at a place. */
+    private fun shortened(codes: IntArray, at: Int, to: Int): Int {
+        if (at >= to) return 0
+        val second = if (at + 1 < to) codes[at + 1] else 0
+        return when (codes[at]) {
+            's'.code, 't'.code, 'm'.code, 'd'.code -> 1
+            'r'.code, 'v'.code -> if (second == 'e'.code) 2 else 0
+            'l'.code -> if (second == 'l'.code) 2 else 0
+            else -> 0
+        }
+    }
+
+    private fun kind(code: Int): Int =
+        if (Unicode.isWhite(code)) WHITE else if (Unicode.isLetter(code)) LETTER else if (Unicode.isNumber(code)) NUMBER else OTHER
+
+    companion object {
+        private const val WHITE = 0
+        private const val LETTER = 1
+        private const val NUMBER = 2
+        private const val OTHER = 3
+
+        /** Of bytes that can be seen in Latin-1 they are those; the others have the places from U+0100 on, in their order. */
+        private val CODES = IntArray(256).also { codes ->
+            var next = 0x100
+            for (byte in codes.indices) {
+                val seen = byte in 0x21..0x7E || byte in 0xA1..0xFF && byte != 0xAD
+                codes[byte] = if (seen) byte else next++
+            }
+        }
+        private val BYTES = IntArray(CODES.max() + 1) { CODES.indexOf(it) }
+
+        /** The byte that a code point stands for, -1 where none. */
+        fun byte(code: Int): Int = if (code < BYTES.size) BYTES[code] else -1
+
+        /** The code points that stand for bytes. */
+        fun codes(): IntArray = CODES.copyOf()
+    }
+}
+
 /** SentencePiece's: spaces become [mark], with which words begin. */
 internal class Metaspace(private val mark: Int, private val prepend: Prepended, private val splits: Boolean) : PreTokenizer {
     /** Whether a mark is put before a text that has none. */

@@ -5,23 +5,26 @@ internal class Roles private constructor(val unknown: Int, val pad: Int, val cls
     companion object {
         /** A noncharacter: in no vocabulary, so what a model makes of it is its unknown token. */
         private val UNSEEN = intArrayOf(0x10FFFE)
+        private const val NONE = -1
 
         /**
          * Finds the special tokens by their usual names, and adds them so that no text is split inside of one. A mask that
          * the vocabulary lacks gets the next id.
          */
         fun of(added: AddedTokens, model: Model): Roles {
-            val unknown = unknown(model)
+            val unknown = unknown(added, model)
             val named = listOf(
-                checkNotNull(added.token(unknown)), name(added, "pad", "[PAD]", "<pad>"), name(added, "cls", "[CLS]", "<s>"),
+                added.token(unknown), name(added, "pad", "[PAD]", "<pad>"), name(added, "cls", "[CLS]", "<s>"),
                 name(added, "sep", "[SEP]", "</s>"), name(added, null, "[MASK]", "<mask>"),
             )
-            added.add(named.filter { !added.isAdded(it) }.map { AddedToken(it, special = true) })
-            val ids = named.map { added.id(it) ?: 0 }
+            added.add(named.filterNotNull().filter { !added.isAdded(it) }.map { AddedToken(it, special = true) })
+            val ids = named.map { name -> name?.let { added.id(it) } ?: NONE }
             return Roles(ids[0], ids[1], ids[2], ids[3], ids[4])
         }
 
-        private fun unknown(model: Model): Int {
+        private fun unknown(added: AddedTokens, model: Model): Int {
+            // One that spells every byte makes it of no text.
+            if (model is Bpe) return listOfNotNull(model.unknown, "[UNK]", "<unk>").firstNotNullOfOrNull { added.id(it) } ?: NONE
             val tokens = Tokens(4)
             model.tokenize(Span(NormalizedText.of(UNSEEN, 0, 1), 0, 1), tokens)
             if (tokens.size != 1) refuse("it spells unknown text as ${tokens.size} tokens; one unknown token is supported")

@@ -23,7 +23,7 @@ public class Tokenizer private constructor(file: TokenizerFile) {
         framing = Framing.of(trimmed, roles, rawIds("a"), rawIds("b"))
     }
 
-    /** Which model splits words: `wordpiece` or `unigram`. */
+    /** Which model splits words: `wordpiece`, `unigram` or `bpe`. */
     public val kind: String get() = model.kind
 
     /** Every id is below it; tokens added on top of the vocabulary count. */
@@ -41,7 +41,7 @@ public class Tokenizer private constructor(file: TokenizerFile) {
     /** The id to be guessed in masked language modelling. */
     public val maskId: Int get() = roles.mask
 
-    /** The id of what the vocabulary cannot spell. */
+    /** The id of what the vocabulary cannot spell; -1 where it spells every byte and has no token for that. */
     public val unkId: Int get() = roles.unknown
 
     /** What a piece inside of a word begins with; of a WordPiece model, else empty. */

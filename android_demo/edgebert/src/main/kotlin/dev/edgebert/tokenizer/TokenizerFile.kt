@@ -20,6 +20,10 @@ internal class TokenizerFile private constructor(root: Map<*, *>, val model: Mod
     val decoder: List<Decoder>? = root["decoder"]?.let { DecoderReader.read(it) }
     val added: List<AddedToken> = root["added_tokens"]?.let { readAdded(it.asList("added_tokens")) }.orEmpty()
 
+    init {
+        if (model is Bpe && preTokenizer.lastOrNull() !is ByteLevel) refuse("its bpe model has no ByteLevel before it, which makes characters of bytes")
+    }
+
     companion object {
         /** The largest file that is read, in bytes. */
         private const val LARGEST = 32 shl 20
@@ -133,8 +137,9 @@ private fun replace(step: Map<*, *>): Replace {
         pattern?.key == "Regex" && sought == " {2,}" -> 2 to Pattern.run(2) { it == ' '.code }
         pattern?.key == "Regex" && sought == "\\s+" -> 1 to Pattern.run(1, Unicode::isWhite)
         pattern?.key == "Regex" && sought == "\\s{2,}" -> 2 to Pattern.run(2, Unicode::isWhite)
+        pattern?.key == "Regex" && sought == "\\s{2,}|[\\n\\r\\t]" -> 1 to Pattern.runOr(2, Unicode::isWhite) { it == '\n'.code || it == '\r'.code || it == '\t'.code }
         pattern?.key == "String" && sought != null -> codes(sought).let { it.size to Pattern.text(it) }
-        else -> refuse("it replaces ${shown(step["pattern"])}; texts and the patterns ' {2,}', '\\s+' and '\\s{2,}' are supported")
+        else -> refuse("it replaces ${shown(step["pattern"])}; texts and the patterns ' {2,}', '\\s+', '\\s{2,}' and '\\s{2,}|[\\n\\r\\t]' are supported")
     }
     if (content.size > least) refuse("it replaces ${shown(sought)} by the longer ${shown(step["content"])}: texts could grow without end")
     return Replace(found, content)
@@ -147,13 +152,16 @@ private fun base64(text: String): ByteArray = try {
 }
 
 private object PreTokenizerReader {
-    private val KINDS = listOf("BertPreTokenizer", "Digits", "Metaspace", "Punctuation", "Sequence", "Whitespace", "WhitespaceSplit")
+    private val KINDS = listOf(
+        "BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Sequence", "Whitespace", "WhitespaceSplit",
+    )
 
     fun read(part: Any): List<PreTokenizer> = steps(part, "pretokenizers", KINDS).flatMap { preTokenizers(it) }
 
     private fun preTokenizers(step: Map<*, *>): List<PreTokenizer> = when (step["type"]) {
         "BertPreTokenizer" ->
             listOf(SplitAt(Delimiters.REMOVED, Unicode::isWhite), SplitAt(Delimiters.ISOLATED, Unicode::isPunctuation))
+        "ByteLevel" -> listOf(ByteLevel(step.flag("add_prefix_space"), if ("use_regex" in step) step.flag("use_regex") else true))
         "Digits" -> {
             val each = if (step.flag("individual_digits")) Delimiters.ISOLATED else Delimiters.CONTIGUOUS
             listOf(SplitAt(each, Unicode::isNumeric))
@@ -189,12 +197,13 @@ private fun prepended(step: Map<*, *>): Metaspace.Prepended {
 }
 
 private object DecoderReader {
-    private val KINDS = listOf("ByteFallback", "Fuse", "Metaspace", "Replace", "Sequence", "WordPiece")
+    private val KINDS = listOf("ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Sequence", "WordPiece")
 
     fun read(part: Any): List<Decoder> = steps(part, "decoders", KINDS).map { decoder(it) }
 
     private fun decoder(step: Map<*, *>): Decoder = when (step["type"]) {
         "ByteFallback" -> ByteFallback
+        "ByteLevel" -> ByteLevelDecoder
         "Fuse" -> Decoder { listOf(it.joinToString("")) }
         "Metaspace" -> MetaspaceDecoder(step.text("replacement").also { mark(step) }, prepended(step) != Metaspace.Prepended.NEVER)
         "Replace" -> replace(step).let { replace -> Decoder { tokens -> tokens.map(replace::replaced) } }

@@ -77,6 +77,12 @@ internal object Unicode {
 
     fun staysInConjunct(code: Int): Boolean = attributes(code) and (1 shl 25) != 0
 
+    /** What `\p{L}` means to the library's regular expressions. */
+    fun isLetter(code: Int): Boolean = attributes(code) and (1 shl 26) != 0
+
+    /** What `\p{N}` means to them, of which [isNumeric] knows a few more or less. */
+    fun isNumber(code: Int): Boolean = attributes(code) and (1 shl 27) != 0
+
     /** What two code points compose to, -1 where they do not. */
     fun compose(first: Int, second: Int): Int {
         val place = composedPairs.binarySearch(pair(first, second))

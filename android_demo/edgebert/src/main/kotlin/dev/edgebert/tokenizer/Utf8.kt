@@ -24,6 +24,40 @@ internal fun utf8(codes: IntArray): ByteArray {
     return bytes
 }
 
+/**
+ * Text of bytes, with a U+FFFD for each row of them that begins a code point and does not end it, and for each that begins none:
+ * as Rust has it, and platforms have it in several ways.
+ */
+internal fun lossyUtf8(bytes: ByteArray): String {
+    val text = StringBuilder(bytes.size)
+    var at = 0
+    while (at < bytes.size) {
+        val first = bytes[at].toInt() and 0xFF
+        val size = if (first < 0x80) 1 else if (first in 0xC2..0xDF) 2 else if (first in 0xE0..0xEF) 3 else if (first in 0xF0..0xF4) 4 else 0
+        var code = if (size < 2) first else first and (0x7F shr size)
+        var found = 1
+        while (found < size && at + found < bytes.size) {
+            val byte = bytes[at + found].toInt() and 0xFF
+            if (byte !in followers(first, found)) break
+            code = code shl 6 or (byte and 0x3F)
+            found++
+        }
+        if (found == size) text.appendCode(code) else text.append('\uFFFD')
+        at += found
+    }
+    return text.toString()
+}
+
+/** What may follow a first byte: the one after it is kept from surrogates, from what is shorter, and from what is too large. */
+private fun followers(first: Int, place: Int): IntRange = when {
+    place > 1 -> 0x80..0xBF
+    first == 0xE0 -> 0xA0..0xBF
+    first == 0xED -> 0x80..0x9F
+    first == 0xF0 -> 0x90..0xBF
+    first == 0xF4 -> 0x80..0x8F
+    else -> 0x80..0xBF
+}
+
 internal fun isUtf8(bytes: ByteArray): Boolean = decodedUtf8(bytes) != null
 
 /** null where it is not UTF-8. */

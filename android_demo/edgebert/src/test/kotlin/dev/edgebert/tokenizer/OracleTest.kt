@@ -22,6 +22,9 @@ class OracleTest {
     @Test
     fun unigramIsTheLibrarys() = compare(Samples.PIECES)
 
+    @Test
+    fun bytesAreTheLibrarys() = compare(Samples.BYTES)
+
     private fun compare(json: String) {
         val ours = Tokenizer.read(json.byteInputStream())
         val options = mapOf("addSpecialTokens" to "true", "truncation" to "false", "padding" to "false")

@@ -44,6 +44,22 @@ internal object Samples {
         return Base64.encode(words.array() + text.toByteArray() + 0)
     }
 
+    /** A byte-level BPE model: the 256 bytes, and "the", "Ġthe" and "ll" of them. */
+    val BYTES = """{"version":"1.0","added_tokens":[
+        {"id":4,"content":"<mask>","single_word":false,"lstrip":true,"rstrip":false,"normalized":false,"special":true}],
+        "normalizer":{"type":"NFC"},
+        "pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},
+        "post_processor":{"type":"RobertaProcessing","sep":["</s>",2],"cls":["<s>",0],"trim_offsets":true,"add_prefix_space":false},
+        "decoder":{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},
+        "model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":"","end_of_word_suffix":"","fuse_unk":false,
+        "byte_fallback":false,"ignore_merges":false,"vocab":{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"<mask>":4,${bytes()},
+        "th":300,"the":301,"Ġthe":302,"ll":303},"merges":[["t","h"],["l","l"],["th","e"],["Ġ","the"]]}}"""
+
+    private fun bytes(): String = ByteLevel.codes().withIndex().joinToString(",") { (i, code) ->
+        val text = code.toChar().toString().replace("\\", "\\\\").replace("\"", "\\\"")
+        "\"$text\":${5 + i}"
+    }
+
     /** A Unigram model. */
     val PIECES = """{"version":"1.0","added_tokens":[
         {"id":4,"content":"<mask>","single_word":false,"lstrip":true,"rstrip":false,"normalized":false,"special":true}],
