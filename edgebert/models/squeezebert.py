@@ -18,6 +18,8 @@ from edgebert.models.config import parse, require_divisible
 from edgebert.models.family import Family
 from edgebert.models.layers import Embeddings, activation, additive_mask
 
+EPS = 1e-12  # of the norms in layers, as transformers has them; `layer_norm_eps` is of the others
+
 
 @dataclass(frozen=True, slots=True)
 class SqueezeBertConfig:
@@ -115,11 +117,11 @@ class Layer(nn.Module):
         width, inner = config.hidden_size, config.intermediate_size
         self.attention = Attention(config)
         self.out = nn.Conv1d(width, width, 1, groups=config.post_attention_groups)
-        self.attention_norm = ChannelNorm(width, eps=config.layer_norm_eps)
+        self.attention_norm = ChannelNorm(width, eps=EPS)
         self.up = nn.Conv1d(width, inner, 1, groups=config.intermediate_groups)
         self.act = activation(config.hidden_act)
         self.down = nn.Conv1d(inner, width, 1, groups=config.output_groups)
-        self.norm = ChannelNorm(width, eps=config.layer_norm_eps)
+        self.norm = ChannelNorm(width, eps=EPS)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map (B, C, T) to (B, C, T)."""

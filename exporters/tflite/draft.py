@@ -6,7 +6,8 @@ the model. Each constant it writes is recognized by its numbers, the last layer 
 weights, or the integers made of them, are written in afterwards.
 
 Norms and the biases outside of layers enter as inputs of the graph, for the converter multiplies constants into the
-linear layers that follow, where nobody could tell whose weights they are; afterwards they become constants.
+linear layers that follow, where nobody could tell whose weights they are; afterwards they become constants. So does the
+table of a position bias, of which the converter would make all heads' terms for each length.
 """
 
 import copy
@@ -25,6 +26,7 @@ from edgebert.lowering import duplicate
 from edgebert.models import Model
 
 LAYERS = "encoder.layers."
+BIASES = "encoder.position_bias.table"
 
 
 class Irregular(Exception):
@@ -156,7 +158,7 @@ def _draft(model: Model, ascending: tuple[int, ...]) -> Draft:
         for path, module in model.named_modules()
         for name in module._parameters
         if f"{path}.{name}" in parameters
-        and (isinstance(module, nn.LayerNorm) or (name == "bias" and not path.startswith(LAYERS)))
+        and (isinstance(module, nn.LayerNorm) or (name == "bias" and not path.startswith(LAYERS)) or path == BIASES)
     ]
     wrapped = _Entered(model, entering).eval()
     work: Any = litert_torch
@@ -184,7 +186,8 @@ def _settle_inputs(draft: Draft, entering: list[str], parameters: dict[str, nn.P
             if name.startswith("vectors_"):
                 parameter = entering[int(name.removeprefix("vectors_"))]
                 shape = tuple(parameters[parameter].shape)
-                graph.tensors[entry.tensorIndex].buffer = draft.constant(Source(parameter, (0,), shape))
+                axes = tuple(range(len(shape)))
+                graph.tensors[entry.tensorIndex].buffer = draft.constant(Source(parameter, axes, shape))
                 settled.add(entry.tensorIndex)
         signature.inputs = [entry for entry in signature.inputs if entry.tensorIndex not in settled]
         graph.inputs = [tensor for tensor in graph.inputs if tensor not in settled]

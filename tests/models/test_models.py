@@ -51,6 +51,7 @@ def test_equals_transformers(name: str, task: str) -> None:
 
 VARIANTS = [
     ("squeezebert", "base", {"q_groups": 2, "k_groups": 1, "v_groups": 4, "output_groups": 2}),
+    ("squeezebert", "base", {"layer_norm_eps": 1e-2}),
     ("convbert", "base", {"embedding_size": 32, "num_groups": 1}),
     ("convbert", "base", {"conv_kernel_size": 3, "head_ratio": 4}),
     ("convbert", "base", {"head_ratio": 8}),
