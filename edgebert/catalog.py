@@ -39,6 +39,12 @@ FAMILIES: Mapping[str, Listed] = {
         "2003.10555", (*HEADS, "causal-lm", "replaced-token-detection"), ("electra-small", "electra-base")
     ),
     "roberta": Listed("1907.11692", (*HEADS, "causal-lm"), ("roberta-base", "xlm-roberta-base")),
+    "deberta-v2": Listed("2006.03654", HEADS, ("deberta-v3-xsmall", "deberta-v3-small")),
+    "modernbert": Listed("2412.13663", HEADS, ("modernbert-base",)),
+    "nomic_bert": Listed(
+        "2402.01613", tuple(task for task in HEADS if task not in ("multiple-choice", "question-answering")),
+        ("nomic-embed",),
+    ),
 }
 TASKS = tuple(dict.fromkeys(task for family in FAMILIES.values() for task in family.tasks))
 

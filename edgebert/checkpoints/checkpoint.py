@@ -19,6 +19,7 @@ from edgebert.checkpoints.weights import assemble, hf_tensors
 from edgebert.errors import InputError, Unsupported
 from edgebert.files import is_file, is_folder, new_folder, read, sha256
 from edgebert.models import MODEL_TYPES, MODELS, Family, Model
+from edgebert.models import made_real
 from edgebert.models import outline as outlined
 from edgebert.models.config import label_numbers, unread
 from edgebert.tokenizers import tokenizer
@@ -239,8 +240,7 @@ def _drawn(
     family: Family, config: Any, task: str, seed: int, words: Tokenizer | None, source: str, raw: Mapping[str, Any]
 ) -> Checkpoint:
     """A checkpoint with random weights."""
-    model = outlined(family, config, task).to_empty(device="cpu")
-    model.tie()
+    model = made_real(outlined(family, config, task))
     drawn = f"random, seed {seed}"
     return Checkpoint(model.random_init(seed), words, source, raw, drawn, (f"random weights, seed {seed}",))
 
@@ -307,8 +307,8 @@ def interpret(raw: Mapping[str, Any], task: str | None, any_head: bool = False) 
 
 
 def _hf_config(model: Model) -> dict[str, Any]:
-    """The model's config under Hugging Face's keys."""
-    values = dataclasses.asdict(model.config)
+    """The model's config under Hugging Face's keys; an empty list stands for a key that a file leaves out."""
+    values = {key: value for key, value in dataclasses.asdict(model.config).items() if value != ()}
     labels = values.pop("labels")
     values.pop("pooling")
     named = {str(i): label for i, label in enumerate(labels)}

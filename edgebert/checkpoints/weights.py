@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from edgebert.errors import InputError
-from edgebert.models import Family, Model, outline
+from edgebert.models import Family, Model, made_real, outline
 
 BARE = ("base", "sentence-embedding")  # tasks that transformers' class without a head is for
 # Types of numbers that are computed with here, in float32.
@@ -57,7 +57,7 @@ def assemble(
             kind are named.
         Unsupported: the family has no such task.
     """
-    tensors, notes = _unwrapped(family, task, tensors)
+    tensors, notes = _unwrapped(family, task, family.renamed(tensors))
     wanted = {name: tensor.shape for name, tensor in outline(family, config, task).state_dict().items()}
     names = {theirs: our_name(family, task, theirs) for theirs in sorted(tensors)}
     placed = {theirs: ours for theirs, ours in names.items() if ours in wanted}
@@ -117,7 +117,7 @@ def _of_encoder(family: Family, name: str) -> bool:
 
 def _drawn(model: Model, missing: set[str], seed: int) -> dict[str, Tensor]:
     """Random tensors for those of a head that are missing, drawn as the papers do."""
-    other = outline(model.family, model.config, model.task).to_empty(device="cpu").random_init(seed)
+    other = made_real(outline(model.family, model.config, model.task)).random_init(seed)
     return {name: tensor for name, tensor in other.state_dict().items() if name in missing and name.startswith("head.")}
 
 

@@ -27,6 +27,7 @@ def reference(name: str, task: str, config: Any = None, seed: int = 0, **changes
     """A transformers model of a family with a task's head, random weights of a size that makes every tensor count."""
     family = MODELS[name]
     values = dataclasses.asdict(config or family.config.tiny())
+    values = {key: list(value) if type(value) is tuple else value for key, value in values.items() if value != ()}
     values.pop("labels")
     values.pop("pooling")
     if values.get("summary_activation") == "":

@@ -26,7 +26,7 @@ def ours(name: str, task: str, theirs: torch.nn.Module) -> Model:
 def given(theirs: torch.nn.Module, **how: int) -> dict[str, torch.Tensor]:
     """Inputs as transformers takes them: padding's id is padding's alone, and token types are those that there are."""
     inputs = batch(theirs.config.vocab_size, pad=theirs.config.pad_token_id, **how)
-    types = getattr(theirs.config, "type_vocab_size", 1)
+    types = max(getattr(theirs.config, "type_vocab_size", 1), 1)
     return inputs | {"token_type_ids": inputs["token_type_ids"].clamp(max=types - 1)}
 
 
