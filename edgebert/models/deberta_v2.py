@@ -231,7 +231,7 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         return x.reshape(batch, tokens, self.n_heads, width // self.n_heads).transpose(1, 2)
 
-    def distances(self, rows: tuple[Tensor, Tensor] | None) -> tuple[Tensor | None, Tensor | None]:
+    def distances(self, rows: tuple[Tensor, Tensor] | None, tokens: int) -> tuple[Tensor | None, Tensor | None]:
         """Keys and queries of distances, (1, H, D, 2 T) each, of what those mean; None for what is not asked."""
         if rows is None:
             return None, None
@@ -245,12 +245,14 @@ class Attention(nn.Module):
         """Attend within (B, T, C); `mask` is added to the scores (B, H, T, T), `rows` is what distances mean."""
         query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
         scores = query @ key.transpose(-1, -2)  # (B, H, T, T)
-        keys, queries = self.distances(rows)
+        keys, queries = self.distances(rows, x.shape[1])
         if keys is not None:
             scores = scores + shifted(query @ keys)
         if queries is not None:
             scores = scores + shifted(key @ queries).transpose(-1, -2)
-        context = torch.softmax(scores / self.scale + mask, dim=-1) @ value  # (B, H, T, D)
+        if self.scale != 1.0:  # else it is in the weights, see `lowering/distances.py`
+            scores = scores / self.scale
+        context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, T, D)
         out: Tensor = self.out(context.transpose(1, 2).reshape(x.shape))
         return out
 
