@@ -13,8 +13,9 @@ class ConstantDistances(deberta_v2.Attention):
     """DeBERTa's attention whose distances' keys and queries are made beforehand, and whose keys are scaled.
 
     Attributes:
-        distance_keys: (H, D, 2 L) for the distances from L to 1 - L, of longest sequence L; None where none are asked.
-        distance_queries: (H, D, 2 L) for those from -L to L - 1; the same.
+        distance_keys: (H, D, 2 L + 2) for the distances from L + 1 to -L, of longest sequence L; None where none are
+            asked.
+        distance_queries: (H, D, 2 L + 2) for those from -L - 1 to L; the same.
     """
 
     distance_keys: nn.Parameter | None
@@ -45,7 +46,7 @@ def fold_distances(model: Model, longest: int) -> Model:
         return lowered
     table: deberta_v2.Distances = lowered.encoder.get_submodule("distances")  # type: ignore[assignment]
     with torch.no_grad():
-        rows = table(longest)
+        rows = table(longest + 1)
         for _, attention in found:
             keys, queries = attention.distances(rows, longest)
             made_of = [*table.parameters(), *attention.parameters()]

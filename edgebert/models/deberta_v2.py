@@ -168,8 +168,8 @@ class Distances(nn.Module):
     """The table of distances, read in the two orders that attention shifts.
 
     Attributes:
-        rising: (2 L), rows of the table for the distances from -L to L - 1, of longest sequence L.
-        falling: (2 L), rows for L to 1 - L.
+        rising: (2 L + 2), rows of the table for the distances from -L - 1 to L, of longest sequence L.
+        falling: (2 L + 2), rows for L + 1 to -L.
     """
 
     rising: Tensor
@@ -182,7 +182,8 @@ class Distances(nn.Module):
         normed = "layer_norm" in [part.strip() for part in c.norm_rel_ebd.lower().split("|")]
         self.norm = nn.LayerNorm(c.hidden_size, eps=c.layer_norm_eps) if normed else None
         with torch.device("cpu"):  # wherever modules are made: no checkpoint has these numbers
-            distances = torch.arange(-c.max_position_embeddings, c.max_position_embeddings + 1)
+            # One more than any sequence reaches: a cut that may be the whole is two cases to a tracer.
+            distances = torch.arange(-c.max_position_embeddings - 1, c.max_position_embeddings + 2)
             places = buckets(distances, c.position_buckets, c.furthest) if c.position_buckets > 0 else distances
             rows = (places + c.span).clamp(0, 2 * c.span - 1)
         self.register_buffer("rising", rows[:-1], persistent=False)
@@ -201,11 +202,11 @@ class Distances(nn.Module):
 def shifted(products: Tensor) -> Tensor:
     """Of (B, H, T, 2 T), where column T + n is for what is n places after the row's token, the (B, H, T, T).
 
-    A matrix with one column less than it has, read row after row, is a matrix whose rows are shifted by one place each.
+    Numbers that stood in rows of 2 T, read as rows of 2 T - 1, are shifted by one place from row to row.
     """
     batch, count, tokens, columns = products.shape
-    turned = products.reshape(batch, count, columns, tokens)[:, :, 1:]
-    return turned.reshape(batch, count, tokens, columns - 1)[..., :tokens]
+    read = products.reshape(batch, count, tokens * columns)[..., tokens:]
+    return read.reshape(batch, count, tokens, columns - 1)[..., :tokens]
 
 
 class Attention(nn.Module):
