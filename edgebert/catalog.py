@@ -42,7 +42,8 @@ FAMILIES: Mapping[str, Listed] = {
     "deberta-v2": Listed("2006.03654", HEADS, ("deberta-v3-xsmall", "deberta-v3-small")),
     "modernbert": Listed("2412.13663", HEADS, ("modernbert-base",)),
     "nomic_bert": Listed(
-        "2402.01613", tuple(task for task in HEADS if task not in ("multiple-choice", "question-answering")),
+        "2402.01613",
+        tuple(task for task in HEADS if task not in ("multiple-choice", "question-answering")),
         ("nomic-embed",),
     ),
 }

@@ -18,8 +18,7 @@ from edgebert.checkpoints.weights import BARE as HEADLESS
 from edgebert.checkpoints.weights import assemble, hf_tensors
 from edgebert.errors import InputError, Unsupported
 from edgebert.files import is_file, is_folder, new_folder, read, sha256
-from edgebert.models import MODEL_TYPES, MODELS, Family, Model
-from edgebert.models import made_real
+from edgebert.models import MODEL_TYPES, MODELS, Family, Model, made_real
 from edgebert.models import outline as outlined
 from edgebert.models.config import label_numbers, unread
 from edgebert.tokenizers import tokenizer

@@ -29,6 +29,6 @@ from edgebert.lowering.token_shifts import avoid_token_slices
 __all__ = [
     "GroupedForm", "GroupedPointwise", "SeparableTokens", "SlicedLinears",
     "TokenBlocks", "avoid_token_slices", "channels_before_tokens", "duplicate", "find_factors", "first_token_only",
-    "fold_distances", "fold_norm_biases", "fuse_qkv", "linears_in_blocks", "norms_in_half", "query_inputs", "scale_keys",
-    "separate_convolutions", "split_grouped_linears", "tokens_before_channels", "trim_positions",
+    "fold_distances", "fold_norm_biases", "fuse_qkv", "linears_in_blocks", "norms_in_half", "query_inputs",
+    "scale_keys", "separate_convolutions", "split_grouped_linears", "tokens_before_channels", "trim_positions",
 ]  # fmt: skip

@@ -279,8 +279,8 @@ def channels_before_tokens(model: Model, longest: int) -> Model:
     """Let the whole model work on (B, C, 1, T), every linear layer but a vocabulary's as a 1x1 convolution.
 
     Args:
-        model: any family and task; the lowered copy takes a batch of 1. Layers of other kinds than LAYERS are left as they
-            are, and the whole model with them, and `notes` says so.
+        model: any family and task; the lowered copy takes a batch of 1. One with layers of other kinds than LAYERS
+            comes back as it is, and `notes` says so.
         longest: the longest sequence a causal mask is made for.
     """
     lowered = duplicate(model)

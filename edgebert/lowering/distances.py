@@ -8,14 +8,16 @@ from edgebert.lowering.rewrite import derived, duplicate, matched
 from edgebert.models import deberta_v2
 from edgebert.models.family import Model
 
+# The names of the tables that attention has then.
+DISTANCE_KEYS, DISTANCE_QUERIES = "distance_keys", "distance_queries"
+
 
 class ConstantDistances(deberta_v2.Attention):
     """DeBERTa's attention whose distances' keys and queries are made beforehand, and whose keys are scaled.
 
     Attributes:
-        distance_keys: (H, D, 2 L + 2) for the distances from L + 1 to -L, of longest sequence L; None where none are
-            asked.
-        distance_queries: (H, D, 2 L + 2) for those from -L - 1 to L; the same.
+        distance_keys: (H, D, 2 L) for the distances from L to 1 - L, of longest sequence L; None where none are asked.
+        distance_queries: (H, D, 2 L) for those from -L to L - 1; the same.
     """
 
     distance_keys: nn.Parameter | None
@@ -30,7 +32,7 @@ class ConstantDistances(deberta_v2.Attention):
         return keys, queries
 
 
-def fold_distances(model: Model, longest: int) -> Model:
+def fold_distances(model: Model, longest: int, spare: int = 1) -> Model:
     """Project DeBERTa's table of distances before a model is written, with each layer's weights.
 
     A layer of DeBERTa-v3-small projects 512 rows twice for every text, which is more than it does with 128 tokens. Keys
@@ -38,7 +40,9 @@ def fold_distances(model: Model, longest: int) -> Model:
 
     Args:
         model: any; only DeBERTa's attention is replaced.
-        longest: the longest sequence that distances are kept for.
+        longest: the longest sequence that distances are asked for.
+        spare: how many tokens longer L is: where the token axis is free, a cut that may be the whole is two cases to a
+            tracer. 0 where each length is traced for itself.
     """
     lowered = duplicate(model)
     found = list(matched(lowered, "fold_distances", (deberta_v2.Attention,)))
@@ -46,9 +50,9 @@ def fold_distances(model: Model, longest: int) -> Model:
         return lowered
     table: deberta_v2.Distances = lowered.encoder.get_submodule("distances")  # type: ignore[assignment]
     with torch.no_grad():
-        rows = table(longest + 1)
+        rows = table(longest + spare)
         for _, attention in found:
-            keys, queries = attention.distances(rows, longest)
+            keys, queries = attention.distances(rows, longest + spare)
             made_of = [*table.parameters(), *attention.parameters()]
             attention.__class__ = ConstantDistances
             assert isinstance(attention, ConstantDistances)

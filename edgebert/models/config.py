@@ -215,7 +215,7 @@ def require_rotary(width: int, parts: int, positions: int) -> None:
     if width // parts % 2:
         raise InputError(f"config.json: heads are {width // parts} wide; rotary positions turn pairs of channels.")
     if width // parts * positions > ANGLES:
-        raise InputError(f"config.json: {positions:,} positions of heads {width // parts:,} wide are more than is taken.")
+        raise InputError(f"config.json: {positions:,} positions of heads {width // parts:,} wide; fewer are taken.")
 
 
 def require_divisible(total: int, parts: int, what: str) -> None:

@@ -392,9 +392,13 @@ DEBERTA_V2 = Family(
     },
     # The published encoders come with position tables that they do not read, and with what they were trained by.
     harmless=(
-        "*embeddings.position_ids", "*embeddings.position_embeddings.*", "pooler.*", "cls.predictions.*",
-        "lm_predictions.*", "mask_predictions.*",
-    ),  # fmt: skip
+        "*embeddings.position_ids",
+        "*embeddings.position_embeddings.*",
+        "pooler.*",
+        "cls.predictions.*",
+        "lm_predictions.*",
+        "mask_predictions.*",
+    ),
     unused_by_task={},
     parts=(Attention,),
     presets={

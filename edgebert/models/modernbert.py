@@ -1,4 +1,4 @@
-"""ModernBERT (Warner et al., arXiv 2412.13663): rotary positions, gated feed-forward, norms first, windows of attention.
+"""ModernBERT (Warner et al., arXiv 2412.13663): rotary positions, gated feed-forward, norms first, local attention.
 
 Most layers are local: a token sees those within half of `local_attention` on either side. Where sequences are much
 longer than that and their length is known, a block of tokens attends to itself and to its two neighbours alone, so that
@@ -90,7 +90,7 @@ class ModernBertConfig:
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any]) -> "ModernBertConfig":
-        """Read a parsed `config.json`, as transformers 5 writes it or those before; an unknown key raises InputError."""
+        """Read a parsed `config.json`, of transformers 5 or those before; an unknown key raises InputError."""
         # What a file leaves out has transformers' own defaults, which are not all those of the published models.
         known = {"classifier_pooling": "cls"} | dict(raw)
         known["layer_types"] = words(cls, "layer_types", raw.get("layer_types"), (GLOBAL, LOCAL))
