@@ -1,5 +1,7 @@
 """Tables of positions, cut, with what every token gets in them."""
 
+from typing import Any
+
 from torch import nn
 
 from edgebert.lowering.rewrite import derived, duplicate, matched
@@ -20,7 +22,7 @@ def trim_positions(model: Model, longest: int) -> Model:
     for _, rotary in turns:
         for name, buffer in list(rotary.named_buffers()):
             setattr(rotary, name, buffer[:longest].clone())
-    embeddings = lowered.encoder.get_submodule("embeddings")
+    embeddings: Any = lowered.encoder.get_submodule("embeddings")
     if getattr(embeddings, "position", None) is None:
         return lowered.eval()
     first = getattr(embeddings, "first", 0)
