@@ -195,7 +195,7 @@ def _convert(
         "output_names": ",".join(names),
         "get_max_seq_len": longest,
         "get_vocab_size": model.config.vocab_size,
-        "get_type_vocab_size": model.config.type_vocab_size,
+        "get_type_vocab_size": max(model.config.type_vocab_size, 1),  # without a table there is 0
     }
     methods = {name: (form.graph, list(form.feeds.values())) for name, form in forms.items()}
     content = assemble(methods, tables, outputs, notes)
