@@ -42,6 +42,13 @@ FAMILIES: Mapping[str, Listed] = {
     "mpnet": Listed("2004.09297", HEADS, ("mpnet-base",)),
     "albert": Listed("1909.11942", HEADS, ("albert-base",)),
     "mobilebert": Listed("2004.02984", HEADS, ("mobilebert-uncased",)),
+    "deberta-v2": Listed("2006.03654", HEADS, ("deberta-v3-xsmall", "deberta-v3-small")),
+    "modernbert": Listed("2412.13663", HEADS, ("modernbert-base",)),
+    "nomic_bert": Listed(
+        "2402.01613",
+        tuple(task for task in HEADS if task not in ("multiple-choice", "question-answering")),
+        ("nomic-embed",),
+    ),
 }
 TASKS = tuple(dict.fromkeys(task for family in FAMILIES.values() for task in family.tasks))
 

@@ -306,8 +306,8 @@ def interpret(raw: Mapping[str, Any], task: str | None, any_head: bool = False) 
 
 
 def _hf_config(model: Model) -> dict[str, Any]:
-    """The model's config under Hugging Face's keys."""
-    values = dataclasses.asdict(model.config)
+    """The model's config under Hugging Face's keys; an empty list stands for a key that a file leaves out."""
+    values = {key: value for key, value in dataclasses.asdict(model.config).items() if value != ()}
     labels = values.pop("labels")
     values.pop("pooling")
     named = {str(i): label for i, label in enumerate(labels)}

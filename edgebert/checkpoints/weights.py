@@ -63,7 +63,7 @@ def assemble(
             kind are named.
         Unsupported: the family has no such task.
     """
-    tensors, notes = _unwrapped(family, config, task, tensors)
+    tensors, notes = _unwrapped(family, config, task, family.renamed(tensors))
     wanted = {name: tensor.shape for name, tensor in outline(family, config, task).state_dict().items()}
     names = {theirs: our_name(family, config, task, theirs) for theirs in sorted(tensors)}
     placed = {theirs: ours for theirs, ours in names.items() if ours in wanted}

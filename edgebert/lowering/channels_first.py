@@ -295,6 +295,9 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
     heads.TokenClassifier: _TokenClassifier,
 }
 
+# Layers of which nothing but their parts knows a layout.
+LAYERS = (bert.Layer, convbert.Layer, squeezebert.Layer)
+
 # Modules whose parameters turn; the name of the parameters stays.
 PARTS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Linear: lambda m: Pointwise(m.weight, m.bias),
@@ -313,10 +316,17 @@ def channels_before_tokens(model: Model, longest: int) -> Model:
     """Let the whole model work on (B, C, 1, T), every linear layer but a vocabulary's as a 1x1 convolution.
 
     Args:
-        model: any family and task; the lowered copy takes a batch of 1.
+        model: any family and task; the lowered copy takes a batch of 1. One with layers of other kinds than LAYERS
+            comes back as it is, and `notes` says so.
         longest: the longest sequence a causal mask is made for.
     """
     lowered = duplicate(model)
+    layers = list(lowered.encoder.get_submodule("layers").children())
+    if strange := {type(layer) for layer in layers if not isinstance(layer, LAYERS)}:
+        named = ", ".join(sorted(f"{kind.__module__.rpartition('.')[2]}.{kind.__qualname__}" for kind in strange))
+        lowered.notes.append(f"channels_before_tokens left as it is: {named}, whose layout is not known")
+        lowered.lowerings["channels_before_tokens"] = ()
+        return lowered
     embedded = set(lowered.encoder.get_submodule("embeddings").modules())  # these stay (B, T, C)
     changed = []
     for path, parent in list(lowered.named_modules()):

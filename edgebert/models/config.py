@@ -50,11 +50,17 @@ LARGEST = 1 << 20
 DEEPEST = 256
 PARAMETERS = 4_000_000_000
 SHOWN = 10  # names in a message
+ANGLES = 1 << 26  # of rotary positions: 64 channels of a million tokens
 MINUTE = 1e-30  # an epsilon below is none in float32
 DEPTHS = ("num_hidden_layers", "n_layers", "num_hidden_groups", "inner_group_num", "num_feedforward_networks")
 BLOCKS = 1024  # a layer's parts that come several times, of all layers
 
 Config = TypeVar("Config")
+
+
+def within(default: Any, least: float, most: float) -> Any:
+    """A config's field whose numbers may be others than from 1 to LARGEST, or a fraction up to 1."""
+    return dataclasses.field(default=default, metadata={"least": least, "most": most})
 
 
 def parse(cls: type[Config], raw: Mapping[str, Any], ignored: frozenset[str] = frozenset()) -> Config:
@@ -111,10 +117,13 @@ def _typed(cls: type, field: Any, value: Any) -> Any:
             f"config.json: {field.name}={_shown(value)} in a {cls.__name__}; a value of type {kind.__name__} is needed."
         )
     # A token id or a spread may be 0; a size, a count or an epsilon may not.
-    least = 0 if field.name in ("pad_token_id", "initializer_range") else 1 if kind is int else MINUTE
+    usual = 0 if field.name in ("pad_token_id", "initializer_range") else 1 if kind is int else MINUTE
+    least = field.metadata.get("least", usual)
     if kind in (int, float) and value < least:
-        raise InputError(f"config.json: {field.name}={value} in a {cls.__name__}; it must be positive.")
+        bound = f"at least {least} is taken" if "least" in field.metadata else "it must be positive"
+        raise InputError(f"config.json: {field.name}={value} in a {cls.__name__}; {bound}.")
     most = {int: DEEPEST if field.name in DEPTHS else LARGEST, float: 1.0}.get(kind)
+    most = field.metadata.get("most", most)
     if most is not None and value > most:
         raise InputError(f"config.json: {field.name}={value} in a {cls.__name__}; at most {most:,} is taken.")
     return value
@@ -153,6 +162,61 @@ def label_numbers(raw: Mapping[str, Any]) -> dict[int, str] | None:
     if not by_number or len(by_number) < len(named) or max(by_number) > LARGEST:
         raise InputError(f"config.json: id2label numbers {sorted(by_number)[:SHOWN]}; each is needed once, from 0 on.")
     return by_number
+
+
+def only(raw: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raise Unsupported where a key of `raw` asks for another variant than the values that are defined here."""
+    for key, values in allowed.items():
+        if key in raw and raw[key] not in values:
+            raise Unsupported(f"config.json: {key}={_shown(raw[key])} is not supported; only {values[0]!r} is.")
+
+
+def words(cls: type, key: str, value: Any, known: tuple[str, ...]) -> tuple[str, ...]:
+    """A list of `known` words from a `config.json`, or what `a|b` writes of one; none for null.
+
+    Raises:
+        InputError: it is no list, or has other words.
+    """
+    parts = [part.strip() for part in value.lower().split("|")] if isinstance(value, str) else value or []
+    if not isinstance(parts, list | tuple) or not all(part in known for part in parts):
+        raise InputError(
+            f"config.json: {key}={_shown(value)} in a {cls.__name__}; a list of {' and '.join(known)} is needed."
+        )
+    return tuple(parts)
+
+
+def rope_theta(raw: Mapping[str, Any], parameters: Any, key: str, default: float) -> Any:
+    """The base of rotary angles: as `rope_parameters` have it, else under its older `key`, else the default.
+
+    Args:
+        raw: the parsed `config.json`.
+        parameters: what it says of one kind of rotary positions, by transformers' newer names; None where nothing.
+        key: the older name.
+        default: transformers' own.
+
+    Raises:
+        InputError: the parameters are no map.
+        Unsupported: angles that are not plain: scaled, or of a part of the channels.
+    """
+    if parameters is None:
+        parameters = {}
+    if not isinstance(parameters, dict):
+        raise InputError(f"config.json: rope_parameters={_shown(parameters)}; a map is needed.")
+    only(parameters, {"rope_type": ("default",), "type": ("default",), "partial_rotary_factor": (1.0, None)})
+    if more := sorted(set(parameters) - {"rope_type", "type", "partial_rotary_factor", "rope_theta"}):
+        raise InputError(f"config.json: unknown key {more[0]:.80} in rope_parameters, which may change the model.")
+    theta = parameters.get("rope_theta")
+    if theta is None:
+        theta = raw.get(key)
+    return default if theta is None else theta
+
+
+def require_rotary(width: int, parts: int, positions: int) -> None:
+    """Raise InputError where heads have no pairs of channels to turn, or the table of angles would fill the memory."""
+    if width // parts % 2:
+        raise InputError(f"config.json: heads are {width // parts} wide; rotary positions turn pairs of channels.")
+    if width // parts * positions > ANGLES:
+        raise InputError(f"config.json: {positions:,} positions of heads {width // parts:,} wide; fewer are taken.")
 
 
 def require_divisible(total: int, parts: int, what: str) -> None:

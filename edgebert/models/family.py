@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgebert.errors import InputError, Unsupported
 from edgebert.models.config import PARAMETERS
-from edgebert.models.heads import Outputs, SentenceEmbedding
+from edgebert.models.heads import MeanClassifier, Outputs, SentenceEmbedding
 from edgebert.models.layers import NoNorm
 
 
@@ -21,7 +21,7 @@ class Family:
 
     What the rest of the project reads of a family, and a test holds each one to:
 
-    - the config: `vocab_size`, `max_position_embeddings`, `type_vocab_size` (1 where token types are ignored),
+    - the config: `vocab_size`, `max_position_embeddings`, `type_vocab_size` (1 or 0 where token types are ignored),
       `pad_token_id`, `tie_word_embeddings`, `initializer_range`, `labels`, `pooling`, and the field that `depth` names;
     - the encoder is embeddings, then `project` where it has one, then `layers` under one additive mask, which with
       `causal` (a bool, where the family can be causal) also hides what comes after a token, and where the encoder has a
@@ -29,14 +29,18 @@ class Family:
     - `encoder.embeddings` has `word` (nn.Embedding), `position` where positions have a table, `token_type` where there
       are token types, and `norm` (nn.LayerNorm or NoNorm); it reads the position table's rows in order, from its
       attribute `first` on where it has one, else from the first;
-    - `encoder.project` is nn.Identity or nn.Linear; `encoder.layers` is an nn.ModuleList of equal layers, each with
-      `attention`, `attention_norm`, `up`, `down` and `norm`, which gives the layer's output;
+    - `encoder.project` is nn.Identity or nn.Linear; `encoder.layers` is an nn.ModuleList of layers, each with
+      `attention`, `attention_norm`, `up`, `down` and `norm`, which `down` comes before or, in layers that normalize
+      their input, after; those may lack the first `attention_norm` (nn.Identity) and end in `encoder.norm`. Norms may
+      have no bias. Rewrites know by its type what a layer computes, and leave others alone;
     - each of `encoder.layers` is another: parameters that are shared are there once. They run as `order` says, a tuple
       of their numbers in which one may come again, and where the encoder has none in the order in which they stand.
       `executed` gives them as they run. What changes a layer changes each of its uses; what is for one use alone goes
       into a copy of the layer that is `parted` from the others and has their parameters;
-    - a head for language modelling has `decoder` (nn.Linear over the vocabulary), with `bias`; one for classes has
-      `classifier`.
+    - rotary positions are `layers.Rotary`, wherever they stand in the encoder;
+    - a head for language modelling has `decoder` (nn.Linear over the vocabulary), with `bias` where the config does not
+      say otherwise; one for classes has `classifier`;
+    - buffers are constants of the config, on the CPU wherever the model is made, and in no checkpoint.
 
     Attributes:
         name: the family, equal to `model_type` in Hugging Face's `config.json`.
@@ -60,6 +64,7 @@ class Family:
         model_types: what `config.json` calls it; empty where that is the name alone.
         layer_numbers: of a config, the numbers that transformers' names have for each of `encoder.layers`; None where
             that is the one under which it stands here.
+        renamed: a checkpoint's tensors, those of an older release under the names and in the shapes of the newer one.
     """
 
     name: str
@@ -80,6 +85,7 @@ class Family:
     first_position: Callable[[Any], int] = lambda config: 0
     model_types: tuple[str, ...] = ()
     layer_numbers: Callable[[Any], tuple[tuple[int, ...], ...]] | None = None
+    renamed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda tensors: tensors
 
     def longest(self, config: Any) -> int:
         """The most tokens that a model of this config takes."""
@@ -135,9 +141,14 @@ class Model(nn.Module):
         if input_ids.dim() == 3 and self.task == "multiple-choice":
             choices, tokens = input_ids.shape[1:]
             flat = (part.reshape(-1, tokens) for part in (input_ids, mask, types))
-            return {"logits": self.head(self.encoder(*flat))["logits"].reshape(-1, choices)}
+            ids, mask, types = flat
+            return {"logits": self.answered(self.encoder(ids, mask, types), mask)["logits"].reshape(-1, choices)}
         hidden = self.encoder(input_ids, mask, types)
-        pools = isinstance(self.head, SentenceEmbedding)
+        return self.answered(hidden, mask)
+
+    def answered(self, hidden: Tensor, mask: Tensor) -> Outputs:
+        """What the head makes of hidden states (B, T, C), with the mask (B, T) where it pools."""
+        pools = isinstance(self.head, SentenceEmbedding | MeanClassifier)
         out: Outputs = self.head(hidden, mask) if pools else self.head(hidden)
         return out
 

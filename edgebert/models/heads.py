@@ -72,6 +72,31 @@ class Summary(nn.Module):
         return out
 
 
+class Transform(nn.Module):
+    """ModernBERT's prediction head without its last layer: dense, activation and norm of (..., C)."""
+
+    def __init__(
+        self, width: int, act: Callable[[Tensor], Tensor], eps: float, bias: bool = True, norm_bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width, bias=bias)
+        self.act = act
+        self.norm = nn.LayerNorm(width, eps=eps, bias=norm_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to (..., C)."""
+        out: Tensor = self.norm(self.act(self.dense(x)))
+        return out
+
+
+class TransformFirst(Transform):
+    """The same of the first token alone, (B, T, C) to (B, C)."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Pool (B, T, C) into (B, C)."""
+        return super().forward(hidden[:, 0])
+
+
 class Base(nn.Module):
     """The encoder's own output, `last_hidden_state` (B, T, C), and `pooler_output` (B, C) where there is a pooler."""
 
@@ -90,13 +115,14 @@ class LanguageModel(nn.Module):
     """Masked and causal language modelling: `logits` (B, T, V) through a dense layer of width `embedding`."""
 
     def __init__(
-        self, width: int, embedding: int, vocab_size: int, act: Callable[[Tensor], Tensor], eps: float
-    ) -> None:
+        self, width: int, embedding: int, vocab_size: int, act: Callable[[Tensor], Tensor], eps: float,
+        bias: bool = True, norm_bias: bool = True, decoder_bias: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.dense = nn.Linear(width, embedding)
+        self.dense = nn.Linear(width, embedding, bias=bias)
         self.act = act
-        self.norm = nn.LayerNorm(embedding, eps=eps)
-        self.decoder = nn.Linear(embedding, vocab_size)
+        self.norm = nn.LayerNorm(embedding, eps=eps, bias=norm_bias)
+        self.decoder = nn.Linear(embedding, vocab_size, bias=decoder_bias)
 
     def forward(self, hidden: Tensor) -> Outputs:
         """Score every vocabulary entry for every token."""
@@ -126,6 +152,16 @@ class Classifier(nn.Module):
         return {ACTIVATED[self.activation]: scores}
 
 
+class MeanClassifier(Classifier):
+    """A sequence's classes from what the pooler makes of the mean of its tokens (B, C)."""
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Outputs:  # type: ignore[override]
+        """Score the classes of each row of (B, T, C), of which `attention_mask` (B, T) says what counts."""
+        # As SentenceEmbedding does it: a row that is all padding has a mean too.
+        weights = torch.softmax(additive_mask(attention_mask, hidden.dtype)[:, 0], dim=-1)  # (B, 1, T)
+        return self.told(self.classifier(self.pooler((weights @ hidden)[:, 0])))
+
+
 class TokenClassifier(nn.Module):
     """Each token's classes: `logits` (B, T, labels)."""
 
@@ -136,6 +172,18 @@ class TokenClassifier(nn.Module):
     def forward(self, hidden: Tensor) -> Outputs:
         """Score the classes of each token."""
         return {"logits": self.classifier(hidden)}
+
+
+class TransformedTokens(TokenClassifier):
+    """Each token's classes from what a Transform makes of it."""
+
+    def __init__(self, transform: Transform, width: int, labels: int) -> None:
+        super().__init__(width, labels)
+        self.transform = transform
+
+    def forward(self, hidden: Tensor) -> Outputs:
+        """Score the classes of each token."""
+        return super().forward(self.transform(hidden))
 
 
 class ReplacedTokens(nn.Module):
@@ -163,6 +211,18 @@ class QuestionAnswering(nn.Module):
         """Score each token as the answer's first and last."""
         span = self.span(hidden)  # (B, T, 2)
         return {"start_logits": span[:, :, 0], "end_logits": span[:, :, 1]}
+
+
+class TransformedSpans(QuestionAnswering):
+    """Where an answer starts and ends, from what a Transform makes of each token."""
+
+    def __init__(self, transform: Transform, width: int) -> None:
+        super().__init__(width)
+        self.transform = transform
+
+    def forward(self, hidden: Tensor) -> Outputs:
+        """Score each token as the answer's first and last."""
+        return super().forward(self.transform(hidden))
 
 
 @dataclass(frozen=True, slots=True)

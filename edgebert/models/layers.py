@@ -62,6 +62,43 @@ class NoNorm(nn.Module):
         return x * self.weight + self.bias
 
 
+def band_mask(tokens: int, reach: int, dtype: torch.dtype) -> Tensor:
+    """A finite (T, T) term for attention scores that hides from each token those further away than `reach`."""
+    place = torch.arange(tokens)
+    return ((place[None, :] - place[:, None]).abs() > reach).to(dtype) * MASKED
+
+
+class Rotary(nn.Module):
+    """Rotary positions (Su et al., arXiv 2104.09864) of queries and keys: channels turned in pairs, by position.
+
+    Channel d of the first half turns with channel d of the second, by an angle that is the token's place times
+    theta ** (-2 d / D). The angles' tables are constants: a runtime reads the first T rows.
+
+    Args:
+        width: D, even.
+        positions: rows of the tables.
+        theta: the base.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, width: int, positions: int, theta: float) -> None:
+        super().__init__()
+        # On the CPU wherever modules are made: on `meta` there would be no numbers, and no checkpoint has them.
+        rates = 1.0 / (theta ** (torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width))
+        angles = torch.arange(positions, dtype=torch.float32, device="cpu")[:, None] * rates  # (positions, D / 2)
+        self.register_buffer("cos", torch.cat([angles.cos(), angles.cos()], dim=-1), persistent=False)
+        # With the signs of a rotation, which spares a pass to negate.
+        self.register_buffer("sin", torch.cat([-angles.sin(), angles.sin()], dim=-1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn (B, H, T, D)."""
+        tokens = x.shape[2]
+        first, second = x.chunk(2, dim=-1)
+        return x * self.cos[:tokens] + torch.cat([second, first], dim=-1) * self.sin[:tokens]
+
+
 class Embeddings(nn.Module):
     """Word, position and token type embeddings, summed and normalized (BERT, arXiv 1810.04805, figure 2).
 

@@ -18,8 +18,8 @@ def has_token_axis(name: str, rank: int) -> bool:
 
 
 def limit_types(inputs: Arrays, types: int) -> Arrays:
-    """Keep token types below what the model has: some have just one."""
-    return inputs | {"token_type_ids": np.minimum(inputs["token_type_ids"], types - 1)}
+    """Keep token types below what the model has: some have just one, or no table of them, which is 0."""
+    return inputs | {"token_type_ids": np.minimum(inputs["token_type_ids"], max(types, 1) - 1)}
 
 
 def check_ids(inputs: Mapping[str, np.ndarray], vocab_size: int) -> None:

@@ -120,7 +120,8 @@ def lower(
     in_half: Mapping[str, float] | None = None,
 ) -> Model:
     """The exact rewrites this target gains from; parameters keep their names."""
-    return lowering.channels_before_tokens(lowering.trim_positions(model, longest), longest)
+    lowered = lowering.fold_distances(lowering.trim_positions(model, longest), longest)
+    return lowering.channels_before_tokens(lowered, longest)
 
 
 class _Outputs(nn.Module):

@@ -125,7 +125,8 @@ def _for_all_tokens(model: Model, recipe: Recipe, longest: int) -> Model:
     # fixed beforehand, or there are none, that makes no difference, and a convolution is one node.
     by_token = recipe.quantized and not recipe.static
     grouped = lowering.SlicedLinears if by_token else lowering.GroupedPointwise
-    lowered = lowering.tokens_before_channels(lowering.trim_positions(model, longest), grouped)
+    lowered = lowering.fold_distances(lowering.trim_positions(model, longest), longest)
+    lowered = lowering.tokens_before_channels(lowered, grouped)
     lowered = lowering.separate_convolutions(lowered)
     lowered = lowering.split_grouped_linears(lowered, grouped)
     return lowering.avoid_token_slices(lowered)
@@ -194,7 +195,7 @@ def _convert(
         "output_names": ",".join(names),
         "get_max_seq_len": longest,
         "get_vocab_size": model.config.vocab_size,
-        "get_type_vocab_size": model.config.type_vocab_size,
+        "get_type_vocab_size": max(model.config.type_vocab_size, 1),  # without a table there is 0
     }
     methods = {name: (form.graph, list(form.feeds.values())) for name, form in forms.items()}
     content = assemble(methods, tables, outputs, notes)

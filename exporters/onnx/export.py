@@ -130,7 +130,7 @@ def lower(
     """The exact rewrites this target gains from, in float32; see edgebert/lowering for what each does."""
     # Rows that no length reaches are dead weight: 384 of 512 in a file for 128 tokens. torch takes a dimension of size
     # 1 for a constant, so that the free axis reaches 2 at least.
-    lowered = lowering.trim_positions(model, max(longest, 2))
+    lowered = lowering.fold_distances(lowering.trim_positions(model, max(longest, 2)), max(longest, 2))
     if recipe.weight_bits == 16:
         # ONNX Runtime's grouped convolutions in half precision are wrong on ARM: 13 dB on a simulated Pixel.
         lowered = lowering.tokens_before_channels(lowered, lowering.SlicedLinears)

@@ -36,7 +36,9 @@ def stored(graph: Any) -> Iterator[tuple[str, Stored]]:
 
 
 def name_weights(graph: Any, lowered: Model) -> None:
-    """Give every constant of two and more dimensions the name of the parameter that it is, or is the transpose of.
+    """Give every constant of two and more dimensions the name of the parameter or buffer that it is.
+
+    One may be the transpose of a parameter.
 
     A tied table is stored once afterwards: the converter folds a small one's transpose into a second constant.
 
@@ -44,8 +46,9 @@ def name_weights(graph: Any, lowered: Model) -> None:
         ConversionFailed: one is no parameter of the model.
     """
     parameters = dict(lowered.named_parameters(remove_duplicate=False))
+    named = {*parameters, *(name for name, _ in lowered.named_buffers())}
     for value in list(graph.initializers.values()):
-        if len(value.shape) < 2 or value.name in parameters or value.dtype.is_integer():
+        if len(value.shape) < 2 or value.name in named or value.dtype.is_integer():
             continue
         # The module that the reading node was traced in says which parameter it is; its values have the last word.
         scopes = [use.node.metadata_props.get(SCOPES, "") for use in value.uses()]

@@ -44,11 +44,12 @@ def norms_by_instance(graph: Rewriter) -> None:
         rank3 = node.op_type == "LayerNormalization" and len(node.inputs[0].shape) == 3
         if not rank3 or node.attributes["axis"].value != -1:
             continue
-        x, weight, bias = node.inputs
+        x, weight, bias = (*node.inputs, None)[:3]
         ones, zeros = _ones_and_zeros(graph, node, single=x.shape[1] == 1)
         epsilon = node.attributes["epsilon"].value
         normal = graph.emit(node, "InstanceNormalization", x, ones, zeros, epsilon=epsilon)
-        graph.replace(node, graph.emit(node, "Add", graph.emit(node, "Mul", normal, weight), bias))
+        scaled = graph.emit(node, "Mul", normal, weight)
+        graph.replace(node, scaled if bias is None else graph.emit(node, "Add", scaled, bias))
 
 
 def _ones_and_zeros(graph: Rewriter, node: Any, single: bool) -> tuple[Any, Any]:

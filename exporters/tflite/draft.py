@@ -6,8 +6,8 @@ the model. Each constant it writes is recognized by its numbers, the last layer 
 weights, or the integers made of them, are written in afterwards.
 
 Norms and the biases outside of layers enter as inputs of the graph, for the converter multiplies constants into the
-linear layers that follow, where nobody could tell whose weights they are; afterwards they become constants. So does the
-table of a position bias, of which the converter would make all heads' terms for each length.
+linear layers that follow, where nobody could tell whose weights they are; afterwards they become constants. So do
+tables of distances, of which it would cut a copy, or make all heads' terms, for each length.
 """
 
 import copy
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from edgebert.exporters import common
 from edgebert.lowering import duplicate
+from edgebert.lowering.distances import DISTANCE_KEYS, DISTANCE_QUERIES
 from edgebert.models import Model
 
 LAYERS = "encoder.layers."
@@ -96,6 +97,8 @@ def draw(model: Model, ascending: tuple[int, ...]) -> Draft:
     # is repeated.
     differs = _parts(layers[-1]) != _parts(layers[0])
     depth = len(layers) - differs
+    if any(_parts(layer) != _parts(layers[0]) for layer in layers[:depth]):
+        return _draft(_stand_in(model, depth, differs), ascending)
     # A projection in front gives the first layer an input of another rank than the layers after it have.
     projected = not isinstance(getattr(model.encoder, "project", nn.Identity()), nn.Identity)
     seen = 3 if projected else 2
@@ -112,9 +115,10 @@ def draw(model: Model, ascending: tuple[int, ...]) -> Draft:
     return _draft(_stand_in(model, depth, differs), ascending)
 
 
-def _parts(layer: nn.Module) -> tuple[type[nn.Module], set[str]]:
-    """What tells a layer from others that are converted differently."""
-    return type(layer), {name for name, _ in layer.named_parameters()}
+def _parts(layer: nn.Module) -> tuple[type[nn.Module], set[str], dict[str, Any]]:
+    """What tells a layer from others that are converted differently: its type, its parameters, its settings."""
+    settings = {name: value for name, value in vars(layer).items() if isinstance(value, bool | int | float | str)}
+    return type(layer), {name for name, _ in layer.named_parameters()}, settings
 
 
 def _stand_in(model: Model, depth: int, differs: bool) -> Model:
@@ -158,7 +162,12 @@ def _draft(model: Model, ascending: tuple[int, ...]) -> Draft:
         for path, module in model.named_modules()
         for name in module._parameters
         if f"{path}.{name}" in parameters
-        and (isinstance(module, nn.LayerNorm) or (name == "bias" and not path.startswith(LAYERS)) or path == BIASES)
+        and (
+            isinstance(module, nn.LayerNorm)
+            or (name == "bias" and not path.startswith(LAYERS))
+            or path == BIASES
+            or name in (DISTANCE_KEYS, DISTANCE_QUERIES)
+        )
     ]
     wrapped = _Entered(model, entering).eval()
     work: Any = litert_torch

@@ -169,7 +169,7 @@ def lower(
     if recipe.quantized and in_half is not None and not scales_by_token("tflite", recipe, model.task):
         grouped = lowering.TokenBlocks
     # A quarter of the transposes.
-    lowered = lowering.tokens_before_channels(model, grouped)
+    lowered = lowering.tokens_before_channels(lowering.fold_distances(model, longest, spare=0), grouped)
     lowered = lowering.separate_convolutions(lowered)
     # A scale for each output, where the batched product would get one for each column of all groups together.
     lowered = lowering.split_grouped_linears(lowered, grouped)

@@ -18,6 +18,7 @@ from torch import Tensor
 from edgebert.exporters.tflite.draft import Draft, Source
 from edgebert.exporters.tflite.ranges import Range, Ranges
 from edgebert.exporters.tflite.versions import VERSIONS, raise_release
+from edgebert.lowering.distances import DISTANCE_KEYS, DISTANCE_QUERIES
 from edgebert.quantization.gptq import Rounded
 from edgebert.quantization.integers import by_row
 from edgebert.runtimes.tflite.layout import ITEM_NAMES
@@ -122,7 +123,10 @@ class _Writer:
         from ai_edge_litert import schema_py_generated as schema
 
         self.schema = schema
-        self.draft, self.forms, self.parameters, self.floats, self.ranges = draft, forms, parameters, floats, ranges
+        self.draft, self.forms, self.parameters, self.ranges = draft, forms, parameters, ranges
+        # What distances mean is multiplied with, and is in no form that an operator takes beside floats.
+        tables = {name for name in parameters if name.endswith((DISTANCE_KEYS, DISTANCE_QUERIES))}
+        self.floats = floats | tables
         self.rounded = rounded
         self.names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
         # What became of a buffer: its tensor type, its quantization, and the buffer of its blocks' scales.
@@ -153,13 +157,22 @@ class _Writer:
                 self.rows(operator)
             weight = graph.tensors[operator.inputs[1]] if name in WEIGHTED else None
             source = self.draft.sources.get(weight.buffer) if weight is not None else None
-            if weight is not None and self.forms and not (source and name in self.forms) and self.constant(weight):
+            if (
+                weight is not None
+                and self.forms
+                and not (source and self.stays(name, source))
+                and self.constant(weight)
+            ):
                 raise RuntimeError(f"{name} has a weight that was left in float: {weight.name.decode()}.")
             if source is None or not self.forms or source.name in self.floats:
                 self.added.append(operator)
             else:
                 self.give(operator, name, source)
         graph.operators = self.added
+
+    def stays(self, name: str, source: Source) -> bool:
+        """Whether it is settled what becomes of an operator's weight: a form, or that it stays float."""
+        return name in self.forms or source.name in self.floats
 
     def constant(self, tensor: Any) -> bool:
         """Whether a tensor's numbers stand in the file."""

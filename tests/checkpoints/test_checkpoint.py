@@ -26,7 +26,7 @@ from edgebert.checkpoints import checkpoint
 from edgebert.errors import InputError, MissingDependency, Unsupported
 from edgebert.files import peak_memory
 from edgebert.gate import golden
-from edgebert.models import MODELS
+from edgebert.models import MODELS, Model, outline
 from edgebert.quantization.samples import load_samples
 
 TF = DATA / "tf_checkpoints"
@@ -58,7 +58,7 @@ def test_in_out_and_back_into_transformers(tmp_path: Path, name: str, task: str)
     assert all((answered[key] - expected[key]).abs().max() < 1e-6 for key in expected)
     assert again.config.id2label == theirs.config.id2label
     # What training alone reads comes through as well.
-    dropout = "dropout" if hasattr(theirs.config, "dropout") else "hidden_dropout_prob"
+    dropout = next(key for key in ("dropout", "hidden_dropout_prob", "mlp_dropout") if hasattr(theirs.config, key))
     assert getattr(again.config, dropout) == getattr(theirs.config, dropout)
 
 
@@ -129,6 +129,108 @@ def test_names_of_the_first_bert_release_are_read(tmp_path: Path) -> None:
     state = checkpoint.load(folder).model.state_dict()
     save_file(old, folder / "model.safetensors")
     assert all(torch.equal(v, state[k]) for k, v in checkpoint.load(folder).model.state_dict().items())
+
+
+# As in the config.json of nomic-embed-text-v1.5 and its kin, but for the sizes.
+NOMIC = {
+    "activation_function": "swiglu", "architectures": ["NomicBertModel"], "attn_pdrop": 0.0,
+    "auto_map": {"AutoModel": "nomic-ai/nomic-bert-2048--modeling_hf_nomic_bert.NomicBertModel"}, "causal": False,
+    "dense_seq_output": True, "embd_pdrop": 0.0, "fused_bias_fc": True, "fused_dropout_add_ln": True,
+    "initializer_range": 0.02, "layer_norm_epsilon": 1e-12, "max_trained_positions": 2048, "mlp_fc1_bias": False,
+    "mlp_fc2_bias": False, "model_type": "nomic_bert", "n_embd": 32, "n_head": 4, "n_inner": 48, "n_layer": 2,
+    "n_positions": 64, "pad_vocab_size_multiple": 8, "parallel_block": False, "parallel_block_tied_norm": False,
+    "prenorm": False, "qkv_proj_bias": False, "reorder_and_upcast_attn": False, "resid_pdrop": 0.0,
+    "rotary_emb_base": 1000, "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None, "rotary_scaling_factor": None, "scale_attn_by_inverse_layer_idx": False,
+    "scale_attn_weights": True, "summary_activation": None, "summary_first_dropout": 0.1,
+    "summary_proj_to_labels": True, "summary_type": "cls_index", "summary_use_proj": True, "torch_dtype": "float32",
+    "transformers_version": "4.37.2", "type_vocab_size": 2, "use_cache": True, "use_flash_attn": True,
+    "use_rms_norm": False, "use_xentropy": True, "vocab_size": 114,
+}  # fmt: skip
+# Of a layer, what that release calls what transformers calls otherwise.
+NOMIC_NAMES = {
+    "self_attn.o_proj": "attn.out_proj", "mlp.up_proj": "mlp.fc11", "mlp.gate_proj": "mlp.fc12",
+    "mlp.down_proj": "mlp.fc2", "post_attention_layernorm": "norm1", "post_mlp_layernorm": "norm2",
+}  # fmt: skip
+
+
+def nomic_release(theirs: torch.nn.Module, before: str) -> dict[str, torch.Tensor]:
+    """The tensors of a Nomic BERT as its first release named them, the encoder's with `before` in front."""
+    state = {key.replace("nomic_bert.", before): value for key, value in theirs.state_dict().items()}
+    for layer in range(2):
+        ours, older = f"{before}layers.{layer}.", f"{before}encoder.layers.{layer}."
+        parts = [state.pop(f"{ours}self_attn.{one}_proj.weight") for one in "qkv"]
+        state[f"{older}attn.Wqkv.weight"] = torch.cat(parts)
+        for newer, name in NOMIC_NAMES.items():
+            for leaf in ("weight", "bias"):
+                if f"{ours}{newer}.{leaf}" in state:
+                    state[f"{older}{name}.{leaf}"] = state.pop(f"{ours}{newer}.{leaf}")
+    for leaf in ("weight", "bias"):
+        state[f"{before}emb_ln.{leaf}"] = state.pop(f"{before}embeddings.LayerNorm.{leaf}")
+    return {key: value.clone() for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("task", "named", "before"),
+    [("base", "NomicBertModel", ""), ("masked-lm", "NomicBertForPreTraining", "bert."),
+     ("sequence-classification", "NomicBertForSequenceClassification", "bert.")],
+)  # fmt: skip
+def test_nomic_bert_as_first_released_is_read_and_written_as_transformers_has_it(
+    tmp_path: Path, task: str, named: str, before: str
+) -> None:
+    theirs = reference("nomic_bert", task)
+    labels = {key: getattr(theirs.config, key) for key in ("id2label", "label2id")}
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text(json.dumps(NOMIC | labels | {"architectures": [named]}))
+    save_file(nomic_release(theirs, before), tmp_path / "old" / "model.safetensors")
+    loaded = checkpoint.load(tmp_path / "old")
+    assert loaded.model.task == task
+    assert "auto_map" in " ".join(loaded.notes)
+    checkpoint.load(tmp_path / "old").save(tmp_path / "new")
+    inputs = given(theirs)
+    expected = outputs(theirs, inputs)
+    kept = inputs["attention_mask"] == 1
+    for model in (loaded.model, checkpoint.load(tmp_path / "new").model):
+        answered = model(**inputs)
+        for key, value in expected.items():
+            apart = (answered[key] - value).abs()
+            assert (apart[kept] if value.dim() == 3 else apart).max() < 1e-5
+    assert "rope_theta" in json.loads((tmp_path / "new" / "config.json").read_text())
+
+
+def test_modernbert_configs_old_and_new_say_the_same() -> None:
+    # As ModernBERT-base's has it.
+    old = {
+        "model_type": "modernbert", "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 50281,
+        "classifier_activation": "gelu", "classifier_bias": False, "classifier_dropout": 0.0,
+        "classifier_pooling": "mean", "cls_token_id": 50281, "decoder_bias": True, "deterministic_flash_attn": False,
+        "embedding_dropout": 0.0, "eos_token_id": 50282, "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160000.0, "gradient_checkpointing": False, "hidden_activation": "gelu",
+        "hidden_size": 768, "initializer_cutoff_factor": 2.0, "initializer_range": 0.02, "intermediate_size": 1152,
+        "layer_norm_eps": 1e-05, "local_attention": 128, "local_rope_theta": 10000.0,
+        "max_position_embeddings": 8192, "mlp_bias": False, "mlp_dropout": 0.0, "norm_bias": False, "norm_eps": 1e-05,
+        "num_attention_heads": 12, "num_hidden_layers": 22, "pad_token_id": 50283,
+        "position_embedding_type": "absolute", "reference_compile": None, "repad_logits_with_grad": False,
+        "sep_token_id": 50282, "sparse_pred_ignore_index": -100, "sparse_prediction": False,
+        "tie_word_embeddings": True, "torch_dtype": "float32", "transformers_version": "4.48.0", "vocab_size": 50368,
+    }  # fmt: skip
+    config = MODELS["modernbert"].config
+    assert config.from_hf(old) == config()
+    new = transformers.ModernBertConfig(**{key: value for key, value in old.items() if key != "model_type"}).to_dict()
+    read = config.from_hf(new)
+    assert read.kinds == config().kinds
+    assert (read.global_rope_theta, read.local_rope_theta) == (160000.0, 10000.0)
+
+
+@pytest.mark.parametrize("preset", ["modernbert-base", "nomic-embed", "deberta-v3-xsmall"])
+def test_random_weights_leave_tables_of_positions_as_they_are(preset: str) -> None:
+    family, config = next((one, one.presets[preset]) for one in MODELS.values() if preset in one.presets)
+    drawn = outline(family, config, "base").in_memory()
+    with torch.device("meta"):
+        again = Model(family, config, "base")
+    pairs = list(zip(drawn.buffers(), again.buffers(), strict=True))
+    assert pairs
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_language_model_loads_as_base_and_says_what_it_left_out(tmp_path: Path) -> None:

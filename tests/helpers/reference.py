@@ -27,6 +27,7 @@ def reference(name: str, task: str, config: Any = None, seed: int = 0, **changes
     """A transformers model of a family with a task's head, random weights of a size that makes every tensor count."""
     family = MODELS[name]
     values = dataclasses.asdict(config or family.config.tiny())
+    values = {key: list(value) if type(value) is tuple else value for key, value in values.items() if value != ()}
     values.pop("labels")
     values.pop("pooling")
     if values.get("summary_activation") == "":
@@ -76,7 +77,7 @@ def given(theirs: Any, **how: int) -> dict[str, torch.Tensor]:
     # MPNet's counts positions by id 1, whatever its config says.
     pad = 1 if theirs.config.model_type == "mpnet" else theirs.config.pad_token_id
     inputs = batch(theirs.config.vocab_size, pad=pad, **how)
-    types = getattr(theirs.config, "type_vocab_size", 1)
+    types = max(getattr(theirs.config, "type_vocab_size", 1), 1)
     return inputs | {"token_type_ids": inputs["token_type_ids"].clamp(max=types - 1)}
 
 

@@ -1,20 +1,24 @@
 """Rewrites that several targets share say what the model says."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from reference import batch, cells
+from tiny import visible
 from torch import Tensor, nn
 
 from edgebert import lowering
 from edgebert.errors import ConversionFailed
+from edgebert.exporters import EXPORTERS
 from edgebert.lowering.last_layer import FORMS
 from edgebert.lowering.rewrite import sources
 from edgebert.lowering.single_query import SingleQueryAttention
 from edgebert.models import MODELS, Model, bert, squeezebert
 from edgebert.models.family import executed
+from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES
 
 
 def test_positions_that_are_read_stay_and_one_type_is_part_of_them() -> None:
@@ -33,6 +37,8 @@ def test_positions_that_are_read_stay_and_one_type_is_part_of_them() -> None:
 
 
 FIRST = ("sequence-classification", "multiple-choice")
+# Families whose layers no rewrite knows: they come back as they are.
+APART = ("deberta-v2", "modernbert", "nomic_bert", "mobilebert")
 
 
 @pytest.mark.parametrize(("family", "task"), cells())
@@ -44,8 +50,8 @@ def test_the_last_layer_answers_for_the_first_token_where_the_head_reads_no_othe
     for name, expected in model(**given).items():
         torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=1e-5)
     *before, last = executed(lowered.encoder)
-    # ConvBERT's multiple choice reads the last token; of MobileBERT's layers no rewrite knows anything.
-    reads_first = task in FIRST and (family, task) != ("convbert", "multiple-choice") and family != "mobilebert"
+    # ConvBERT's multiple choice reads the last token.
+    reads_first = task in FIRST and (family, task) != ("convbert", "multiple-choice") and family not in APART
     assert (type(last) in FORMS.values()) == reads_first
     assert not any(type(layer) in FORMS.values() for layer in before)
     assert {id(weight) for weight in lowered.parameters()} == {id(weight) for weight in plain.parameters()}
@@ -67,7 +73,7 @@ def test_the_only_query_meets_the_inputs_themselves(family: str, task: str) -> N
                 torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=2e-5)
     *before_it, last = (layer.attention for layer in executed(lowered.encoder))
     # ALBERT's would no longer share its keys and values with the layers before.
-    lone = family not in ("convbert", "albert", "mobilebert")
+    lone = family not in ("convbert", "albert", *APART)
     assert isinstance(last, SingleQueryAttention) == (task in FIRST and lone)
     assert any("query_inputs" in note for note in lowered.notes) == (task in FIRST and family == "albert")
     assert not any(isinstance(attention, SingleQueryAttention) for attention in before_it)
@@ -85,12 +91,81 @@ def test_biases_of_norms_between_layers_pass_to_others(family: str, task: str) -
         for name, expected in model(**given).items():
             torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=2e-5)
         gone = plain.state_dict().keys() - lowered.state_dict().keys()
-        assert bool(gone) == (family != "mobilebert")
+        if family in APART:
+            assert not gone
+            continue
+        assert gone
         assert all(name.endswith("norm.bias") for name in gone)
         # The zeros beyond a span's ends have no bias in front of them; the last norm's is part of the answer.
         assert not any(name.endswith("layers.1.norm.bias") for name in gone)
         # ALBERT's last norm is its first layer's too.
-        assert (family in ("convbert", "albert", "mobilebert")) == ("encoder.layers.0.norm.bias" not in gone)
+        assert (family in ("convbert", "albert")) == ("encoder.layers.0.norm.bias" not in gone)
+
+
+DISTANCES: list[dict[str, object]] = [
+    {},
+    {"share_att_key": False},
+    {"share_att_key": False, "pos_att_type": ("p2c",), "position_buckets": -1},
+    {"pos_att_type": ("c2p",), "norm_rel_ebd": "none", "conv_kernel_size": 3},
+    {"pos_att_type": ()},
+    {"relative_attention": False, "position_biased_input": True, "type_vocab_size": 1},
+]
+
+
+@pytest.mark.parametrize("changes", DISTANCES)
+@pytest.mark.parametrize("spare", [0, 1])
+def test_distances_are_constants_of_each_layer(changes: dict[str, object], spare: int) -> None:
+    config = replace(MODELS["deberta-v2"].config.tiny(), **changes)
+    model = Model(MODELS["deberta-v2"], config, "base").random_init()
+    lively(model)
+    lowered = lowering.fold_distances(lowering.trim_positions(model, 20), 20, spare)
+    for tokens in (1, 2, 19, 20):
+        given = batch(config.vocab_size, tokens=tokens)
+        torch.testing.assert_close(lowered(**given), model(**given), rtol=0, atol=2e-5)
+    assert not any("distances." in name for name in lowered.state_dict())
+    tables = [one for name, one in lowered.state_dict().items() if name.endswith(("distance_keys", "distance_queries"))]
+    kinds = config.pos_att_type if config.relative_attention else ()
+    assert [tuple(table.shape) for table in tables] == [(4, 8, 2 * (20 + spare))] * len(kinds) * 2
+
+
+@pytest.mark.parametrize("family", ["modernbert", "nomic_bert"])
+def test_rotary_tables_keep_the_rows_that_are_read(family: str) -> None:
+    model = Model(MODELS[family], MODELS[family].config.tiny(), "base").random_init()
+    lowered = lowering.trim_positions(model, 20)
+    assert {len(buffer) for buffer in lowered.buffers()} == {20}
+    given = batch(model.config.vocab_size, tokens=20)
+    assert torch.equal(lowered(**given)["last_hidden_state"], model(**given)["last_hidden_state"])
+
+
+@pytest.mark.parametrize(("family", "task"), [cell for cell in cells() if cell[0] in APART])
+def test_each_target_says_what_the_model_says(family: str, task: str) -> None:
+    model = visible(family, task)
+    for (target, recipe), half in itertools.product(
+        ((target, recipe) for target, recipes in TARGET_RECIPES.items() for recipe in recipes), (None, {})
+    ):
+        lowered = EXPORTERS[target].lower(model, RECIPES[recipe], 16, (), half)
+        for tokens in (1, 9, 16):
+            given = batch(model.config.vocab_size, rows=1, tokens=tokens)
+            for name, expected in model(**given).items():
+                torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("tokens", [65, 66, 80, 100])
+def test_windows_are_cut_only_where_the_length_is_known(tokens: int) -> None:
+    config = replace(MODELS["modernbert"].config.tiny(), max_position_embeddings=100)
+    model = Model(MODELS["modernbert"], config, "base").random_init()
+    lively(model)
+    given = batch(config.vocab_size, tokens=tokens)
+    with torch.no_grad():
+        cut = model(**given)["last_hidden_state"]
+        free = torch.export.export(
+            model, tuple(given.values()), dynamic_shapes=({1: torch.export.Dim("tokens", max=100)},) * 3, strict=False
+        )
+        whole = free.module()(*given.values())["last_hidden_state"]
+    kept = given["attention_mask"] == 1
+    torch.testing.assert_close(cut[kept], whole[kept], rtol=0, atol=2e-5)
+    ranks = {node.meta["val"].dim() for node in free.graph.nodes if node.target is torch.ops.aten.softmax.int}
+    assert ranks == {4}  # of a block it would be five
 
 
 @pytest.mark.parametrize("family", ["squeezebert", "rembert", "bert", "mpnet", "albert"])

@@ -1,0 +1,65 @@
+"""DeBERTa's distances as constants of each layer: their keys and queries depend on no text."""
+
+import torch
+from torch import Tensor, nn
+
+from edgebert.lowering.residual import multiply
+from edgebert.lowering.rewrite import derived, duplicate, matched
+from edgebert.models import deberta_v2
+from edgebert.models.family import Model
+
+# The names of the tables that attention has then.
+DISTANCE_KEYS, DISTANCE_QUERIES = "distance_keys", "distance_queries"
+
+
+class ConstantDistances(deberta_v2.Attention):
+    """DeBERTa's attention whose distances' keys and queries are made beforehand, and whose keys are scaled.
+
+    Attributes:
+        distance_keys: (H, D, 2 L) for the distances from L to 1 - L, of longest sequence L; None where none are asked.
+        distance_queries: (H, D, 2 L) for those from -L to L - 1; the same.
+    """
+
+    distance_keys: nn.Parameter | None
+    distance_queries: nn.Parameter | None
+
+    def distances(self, rows: tuple[Tensor, Tensor] | None, tokens: int) -> tuple[Tensor | None, Tensor | None]:
+        """Keys and queries of distances, (H, D, 2 T) each; None for what is not asked."""
+        keys, queries = (
+            None if table is None else table[..., table.shape[-1] // 2 - tokens : table.shape[-1] // 2 + tokens]
+            for table in (self.distance_keys, self.distance_queries)
+        )
+        return keys, queries
+
+
+def fold_distances(model: Model, longest: int, spare: int = 1) -> Model:
+    """Project DeBERTa's table of distances before a model is written, with each layer's weights.
+
+    A layer of DeBERTa-v3-small projects 512 rows twice for every text, which is more than it does with 128 tokens. Keys
+    are divided by the scores' scale as `scale_keys` does it; the distances' queries meet those.
+
+    Args:
+        model: any; only DeBERTa's attention is replaced.
+        longest: the longest sequence that distances are asked for.
+        spare: how many tokens longer L is: where the token axis is free, a cut that may be the whole is two cases to a
+            tracer. 0 where each length is traced for itself.
+    """
+    lowered = duplicate(model)
+    found = list(matched(lowered, "fold_distances", (deberta_v2.Attention,)))
+    if not found:
+        return lowered
+    table: deberta_v2.Distances = lowered.encoder.get_submodule("distances")  # type: ignore[assignment]
+    with torch.no_grad():
+        rows = table(longest + spare)
+        for _, attention in found:
+            keys, queries = attention.distances(rows, longest + spare)
+            made_of = [*table.parameters(), *attention.parameters()]
+            attention.__class__ = ConstantDistances
+            assert isinstance(attention, ConstantDistances)
+            attention.distance_keys = None if keys is None else derived(keys[0] / attention.scale, *made_of)
+            attention.distance_queries = None if queries is None else derived(queries[0].contiguous(), *made_of)
+            attention.distance_key = attention.distance_query = None
+            multiply(attention.key, 1 / attention.scale, "weight", "bias")
+            attention.scale = 1.0
+    table.table = table.norm = None  # read by nothing now
+    return lowered.eval()
