@@ -1,5 +1,7 @@
 """The position table, cut, with what every token gets in it."""
 
+from typing import Any
+
 from torch import nn
 
 from edgebert.lowering.rewrite import derived, duplicate
@@ -15,7 +17,7 @@ def trim_positions(model: Model, longest: int) -> Model:
     is added to them.
     """
     lowered = duplicate(model)
-    embeddings = lowered.encoder.get_submodule("embeddings")
+    embeddings: Any = lowered.encoder.get_submodule("embeddings")
     first = getattr(embeddings, "first", 0)
     table = lowered.get_submodule(TABLE).get_parameter("weight")
     rows = table.detach()[first : first + longest].contiguous()
