@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from edgebert.gate.half import WHERE
 from edgebert.models import Model
+from edgebert.models.family import executed
 from edgebert.quantization.recipes import Recipe
 
 SHORT = 10.0  # seconds about which nothing is said
@@ -38,7 +39,8 @@ class Export:
 
 def export(model: Model, target: str, recipe: Recipe, lengths: Sequence[int]) -> Export:
     """What is to be expected of an export of a model, for these lengths."""
-    count = sum(parameter.numel() for parameter in model.encoder.get_submodule("layers").parameters())
+    # A layer that runs several times is multiplied with as often.
+    count = sum(parameter.numel() for layer in executed(model.encoder) for parameter in layer.parameters())
     work = count / 1e6 * sum(lengths) / TOKENS
     tried = HALF[target] if (target, recipe.name) in WHERE else 0.0
     chosen = CHOICE * count / 1e6 if recipe.weight_bits == 4 else 0.0

@@ -39,6 +39,9 @@ QUICK = [
     ("deberta-v2", "token-classification", "tflite", "fp32"),
     ("modernbert", "sequence-classification", "onnx", "w8a8-dynamic"),
     ("nomic_bert", "sentence-embedding", "onnx", "w8a8-dynamic"),
+    ("mpnet", "masked-lm", "tflite", "w8a8-dynamic"),
+    ("albert", "sequence-classification", "onnx", "w8a8-dynamic"),
+    ("mobilebert", "masked-lm", "tflite", "fp32"),
 ]
 
 ALL = [

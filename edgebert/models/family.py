@@ -154,7 +154,10 @@ class Model(nn.Module):
 
     def in_memory(self) -> "Model":
         """Memory on the CPU for what stands on the `meta` device; what has numbers, as constants have, keeps them."""
-        self._apply(lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor)
+        held = {name: buffer for name, buffer in self.named_buffers() if not buffer.is_meta}
+        self.to_empty(device="cpu")
+        for name, buffer in held.items():
+            self.get_buffer(name).copy_(buffer)
         self.tie()
         return self
 
@@ -181,13 +184,15 @@ def executed(encoder: nn.Module) -> list[Any]:
 
 def parted(encoder: Any) -> nn.Module:
     """The layer that runs last, for a change to this use alone: a copy with the same parameters where it is shared."""
-    uses, last = executed(encoder), executed(encoder)[-1]
+    uses = executed(encoder)
+    last: nn.Module = uses[-1]
     if uses.count(last) == 1:
         return last
     memo: dict[int, object] = {id(tensor): tensor for tensor in (*last.parameters(), *last.buffers())}
     encoder.order = (*encoder.order[:-1], len(encoder.layers))
-    encoder.layers.append(copy.deepcopy(last, memo))
-    return encoder.layers[-1]
+    last = copy.deepcopy(last, memo)
+    encoder.layers.append(last)
+    return last
 
 
 def outline(family: Family, config: Any, task: str) -> Model:

@@ -162,6 +162,9 @@ def _convert(
     passes = coremltools.PassPipeline.DEFAULT
     # No id is negative: a bundle refuses it. Guarded, -1 would be answered as the last row.
     passes.remove_passes({"common::guard_negative_gather_indices"})
+    # MobileBERT's norms are a product and a sum, which would go into the layers before them: every number of a file is
+    # to be one of the model's.
+    passes.remove_passes({"common::fuse_conv_scale", "common::fuse_conv_bias"})
     passes.append_pass("edgebert::quantize_layers")
     examples = tuple(common.examples(1, lengths[-1]).values())
     with torch.no_grad():

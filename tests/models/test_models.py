@@ -210,6 +210,21 @@ def test_int32_and_int64_ids_answer_alike(name: str) -> None:
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_constants_outlive_the_way_from_an_outline_into_memory(name: str) -> None:
+    family = MODELS[name]
+    model = Model(family, family.config.tiny(), "sentence-embedding")
+    made = outline(family, family.config.tiny(), "sentence-embedding").in_memory()
+    assert all(torch.equal(buffer, made.get_buffer(name)) for name, buffer in model.named_buffers())
+    assert not any(tensor.is_meta for tensor in made.state_dict().values())
+
+
+def test_groups_that_never_run_are_told_and_refused() -> None:
+    theirs = reference("albert", "base", num_hidden_groups=3)
+    with pytest.raises(InputError, match=r"left over 16: encoder\.albert_layer_groups\.2\."):
+        ours("albert", "base", theirs)
+
+
 def test_random_init_repeats_and_differs_by_seed() -> None:
     family = MODELS["squeezebert"]
     make = lambda seed: hf_tensors(Model(family, family.config.tiny(), "base").random_init(seed))  # noqa: E731
