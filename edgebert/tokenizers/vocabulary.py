@@ -22,7 +22,10 @@ from edgebert.tokenizers import sentencepiece, structure
 Flags = Mapping[str, bool | None]
 
 # In the order of preference; a vocab.json has its merges.txt beside it.
-FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.model", "spiece.model", "vocab.json")
+FILES = (
+    "tokenizer.json", "vocab.txt", "sentencepiece.model", "spiece.model", "sentencepiece.bpe.model", "spm.model",
+    "vocab.json",
+)  # fmt: skip
 
 LARGEST = 32 << 20  # bytes of a file; a tokenizer.json of 500,000 pieces has 20 million
 
@@ -334,7 +337,8 @@ def _from_merges(file: Path, config: Mapping[str, Any]) -> Tokenizer:
         structure.check_bpe({"vocab": vocab, "merges": [list(merge) for merge in merges]})
     except ValueError as error:
         raise InputError(f"{file} and {beside.name} are no usable vocabulary: {error}") from error
-    backend = Tokenizer(models.BPE(vocab, merges))
+    with structure.contained(f"copy {file} and {beside.name} again, they are no usable vocabulary"):
+        backend = Tokenizer(models.BPE(vocab, merges))
     backend.normalizer, backend.pre_tokenizer = _pipeline("bpe", flags, b"")
     backend.decoder = decoders.ByteLevel()
     # RobertaTokenizer has names of its own for the roles that a config leaves out.
