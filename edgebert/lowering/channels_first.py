@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgebert.errors import ConversionFailed
-from edgebert.lowering.rewrite import derived, duplicate
+from edgebert.lowering.rewrite import derived, duplicate, linear
 from edgebert.models import bert, convbert, heads, mobilebert, squeezebert
 from edgebert.models.family import Model, executed
 from edgebert.models.layers import MASKED, NoNorm, additive_mask
@@ -276,6 +276,9 @@ class _SentenceEmbedding(heads.SentenceEmbedding):
         return (hidden.squeeze(2) @ torch.softmax(scores, dim=-1).transpose(1, 2)).unsqueeze(3)
 
 
+# Linear layers that make a vocabulary's scores of (B, T, C).
+VOCABULARY = ("head.decoder", "head.rest")
+
 # Modules that keep their parts and do their work in the other layout.
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
     bert.Attention: BertAttention,
@@ -308,6 +311,8 @@ PARTS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     convbert.SeparableConv: SeparableChannels,
     nn.LayerNorm: ChannelNorm,
     NoNorm: ChannelScale,
+    # Over the vocabulary, and so as its decoder: a linear layer over (B, T, C).
+    mobilebert.Columns: lambda m: linear(derived(m.weight.t(), m.weight), None),
     squeezebert.ChannelNorm: ChannelNorm,
 }
 
@@ -354,4 +359,4 @@ def channels_before_tokens(model: Model, longest: int) -> Model:
 
 def _known(path: str, module: nn.Module) -> bool:
     """Whether a module of the lowered model works on (B, C, 1, T), or makes a vocabulary's scores."""
-    return type(module).__module__ == __name__ or (path == "head.decoder" and type(module) is nn.Linear)
+    return type(module).__module__ == __name__ or (path in VOCABULARY and type(module) is nn.Linear)

@@ -164,7 +164,8 @@ def _convert(
     passes.remove_passes({"common::guard_negative_gather_indices"})
     # MobileBERT's norms are a product and a sum, which would go into the layers before them: every number of a file is
     # to be one of the model's.
-    passes.remove_passes({"common::fuse_conv_scale", "common::fuse_conv_bias"})
+    fusing = ("fuse_elementwise_to_batchnorm", "fuse_conv_scale", "fuse_conv_bias")
+    passes.remove_passes({f"common::{name}" for name in fusing})
     passes.append_pass("edgebert::quantize_layers")
     examples = tuple(common.examples(1, lengths[-1]).values())
     with torch.no_grad():
