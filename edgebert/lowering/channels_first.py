@@ -243,9 +243,30 @@ class _Classifier(heads.Classifier):
         return self.told(self.classifier(self.pooler(hidden)).flatten(1))
 
 
+class _Transform(heads.Transform):
+    """The same over (B, C, 1, T): its parts work on that."""
+
+
+class _TransformFirst(heads.TransformFirst):
+    def forward(self, hidden: Tensor) -> Tensor:
+        return heads.Transform.forward(self, hidden[..., :1])
+
+
+class _MeanClassifier(heads.MeanClassifier):
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> heads.Outputs:  # type: ignore[override]
+        weights = torch.softmax(additive_mask(attention_mask, hidden.dtype)[:, 0], dim=-1)  # (1, 1, T)
+        mean = (hidden.squeeze(2) @ weights.transpose(1, 2)).unsqueeze(3)  # (1, C, 1, 1)
+        return self.told(self.classifier(self.pooler(mean)).flatten(1))
+
+
 class _TokenClassifier(heads.TokenClassifier):
     def forward(self, hidden: Tensor) -> heads.Outputs:
         return {"logits": tokens_first(self.classifier(hidden))}
+
+
+class _TransformedTokens(heads.TransformedTokens):
+    def forward(self, hidden: Tensor) -> heads.Outputs:
+        return {"logits": tokens_first(self.classifier(self.transform(hidden)))}
 
 
 class _ReplacedTokens(heads.ReplacedTokens):
@@ -256,6 +277,12 @@ class _ReplacedTokens(heads.ReplacedTokens):
 class _QuestionAnswering(heads.QuestionAnswering):
     def forward(self, hidden: Tensor) -> heads.Outputs:
         span = self.span(hidden)  # (B, 2, 1, T)
+        return {"start_logits": span[:, 0, 0], "end_logits": span[:, 1, 0]}
+
+
+class _TransformedSpans(heads.TransformedSpans):
+    def forward(self, hidden: Tensor) -> heads.Outputs:
+        span = self.span(self.transform(hidden))  # (B, 2, 1, T)
         return {"start_logits": span[:, 0, 0], "end_logits": span[:, 1, 0]}
 
 
@@ -290,12 +317,17 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
     heads.Classifier: _Classifier,
     heads.DenseFirst: _DenseFirst,
     heads.LanguageModel: _LanguageModel,
+    heads.MeanClassifier: _MeanClassifier,
     heads.Pooler: _Pooler,
     heads.QuestionAnswering: _QuestionAnswering,
     heads.ReplacedTokens: _ReplacedTokens,
     heads.SentenceEmbedding: _SentenceEmbedding,
     heads.Summary: _Summary,
     heads.TokenClassifier: _TokenClassifier,
+    heads.Transform: _Transform,
+    heads.TransformFirst: _TransformFirst,
+    heads.TransformedSpans: _TransformedSpans,
+    heads.TransformedTokens: _TransformedTokens,
 }
 
 # Layers of which nothing but their parts knows a layout.

@@ -113,8 +113,10 @@ def _translated(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A published config under transformers' names.
 
     Raises:
-        Unsupported: its feed-forward has no gate.
+        Unsupported: its feed-forward has no gate, or its heads are not turned whole.
     """
+    # What a published config leaves out has the defaults of its own class, which are those of GPT-2's kin.
+    only({"rotary_emb_fraction": raw.get("rotary_emb_fraction", 0.0)}, {"rotary_emb_fraction": (1.0,)})
     known = {OLDER.get(key, key): value for key, value in raw.items() if value is not None}
     # Where both names stand the newer one counts: edgebert writes it beside what it has read.
     known |= {key: raw[key] for key in OLDER.values() if key in raw}
@@ -132,8 +134,7 @@ def _translated(raw: Mapping[str, Any]) -> dict[str, Any]:
     size, multiple = known.get("vocab_size"), raw.get("pad_vocab_size_multiple", 1)
     if type(size) is int and type(multiple) is int and multiple > 0:
         known["vocab_size"] = -(-size // multiple) * multiple
-    # The older class has biases where a config does not say otherwise.
-    return {"qkv_proj_bias": True, "mlp_fc1_bias": True, "mlp_fc2_bias": True} | known
+    return {"qkv_proj_bias": True, "mlp_fc1_bias": True, "mlp_fc2_bias": True, "rope_theta": 10000.0} | known
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

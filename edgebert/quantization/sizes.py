@@ -15,8 +15,12 @@ from edgebert.quantization.recipes import Recipe, kept
 PARTS: Mapping[str, re.Pattern[str]] = {
     "head": re.compile(r"^head\b|^head_|classifier|pooler|predictions|lm_head|qa_outputs|decoder|^vocab_"),
     "embeddings": re.compile(r"embed|project|word|position|token_type"),
-    "attention": re.compile(r"attention|attn|sa_layer_norm|layers?[._]\d+[._]out\b|layers?_\d+_out_|query|key|value"),
-    "feed-forward": re.compile(r"[._](up|down|norm)\b|_(up|down|norm)_|intermediate|output|ffn|mlp|fc\d"),
+    "attention": re.compile(
+        r"attention|attn|sa_layer_norm|layers?[._]\d+[._]out\b|layers?_\d+_out_|query|key|value|distance"
+    ),
+    "feed-forward": re.compile(
+        r"[._](up|gate|down|norm)\b|_(up|gate|down|norm)_|convolution|intermediate|output|ffn|mlp|fc\d"
+    ),
 }
 
 # Weights may be this much larger than a recipe implies: alignment, masks, scales of narrow rows.

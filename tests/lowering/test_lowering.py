@@ -16,7 +16,7 @@ from edgebert.exporters import EXPORTERS
 from edgebert.lowering.last_layer import FORMS
 from edgebert.lowering.rewrite import sources
 from edgebert.lowering.single_query import SingleQueryAttention
-from edgebert.models import MODELS, Model, bert, squeezebert
+from edgebert.models import MODELS, Model, bert, heads, squeezebert
 from edgebert.models.family import executed
 from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES
 
@@ -148,6 +148,26 @@ def test_each_target_says_what_the_model_says(family: str, task: str) -> None:
             given = batch(model.config.vocab_size, rows=1, tokens=tokens)
             for name, expected in model(**given).items():
                 torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=2e-5)
+
+
+HEADS = [
+    lambda transform, first: heads.MeanClassifier(transform, 32, 3),
+    lambda transform, first: heads.Classifier(first, 32, 3),
+    lambda transform, first: heads.TransformedTokens(transform, 32, 3),
+    lambda transform, first: heads.TransformedSpans(transform, 32),
+]
+
+
+@pytest.mark.parametrize("make", HEADS)
+def test_heads_with_a_transform_have_the_other_layout_too(make: object) -> None:
+    model = Model(MODELS["bert"], MODELS["bert"].config.tiny(), "base").random_init()
+    model.head = make(heads.Transform(32, nn.functional.gelu, 1e-5), heads.TransformFirst(32, nn.functional.gelu, 1e-5))
+    lively(model)
+    given = batch(model.config.vocab_size, rows=2)
+    for row in ({name: value[i : i + 1] for name, value in given.items()} for i in range(2)):
+        for name, expected in model(**row).items():
+            answered = lowering.channels_before_tokens(model, 16)(**row)[name]
+            torch.testing.assert_close(answered, expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("tokens", [65, 66, 80, 100])

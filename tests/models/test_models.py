@@ -293,7 +293,13 @@ BAD_CONFIGS = [
     ("nomic_bert", {"prenorm": True}, Unsupported, "prenorm=True"),
     ("nomic_bert", {"use_rms_norm": True}, Unsupported, "use_rms_norm=True"),
     ("nomic_bert", {"head_dim": 16}, Unsupported, "head_dim=16 is not supported; only 8"),
-    ("nomic_bert", {"n_embd": 32, "activation_function": "gelu"}, Unsupported, "whose feed-forward has a gate"),
+    ("nomic_bert", {"n_embd": 32}, Unsupported, "rotary_emb_fraction=0.0"),
+    (
+        "nomic_bert",
+        {"n_embd": 32, "rotary_emb_fraction": 1.0, "activation_function": "gelu"},
+        Unsupported,
+        "whose feed-forward has a gate",
+    ),
 ]
 
 

@@ -126,6 +126,40 @@ def distilbert(draw: Draw) -> Changes:
     ) | {"sinusoidal_pos_embds": draw(st.booleans())}  # fmt: skip
 
 
+def deberta_v2(draw: Draw) -> Changes:
+    made = sizes(draw) | {"type_vocab_size": draw(st.integers(0, 3)), "legacy": draw(st.booleans())}
+    relative = draw(st.booleans())
+    ways = draw(st.sampled_from([["c2p"], ["p2c"], ["c2p", "p2c"], []]))
+    return made | {
+        "embedding_size": draw(st.sampled_from([made["hidden_size"], 8, 20])),
+        "position_biased_input": draw(st.booleans()),
+        "relative_attention": relative,
+        "pos_att_type": ways if relative else [],
+        "position_buckets": draw(st.sampled_from([-1, 2, 5, 16])),
+        "max_relative_positions": draw(st.sampled_from([-1, LONGEST, 50])),
+        "norm_rel_ebd": draw(st.sampled_from(["none", "layer_norm"])),
+        "share_att_key": draw(st.booleans()),
+        "conv_kernel_size": draw(st.sampled_from([0, 3])),
+        "conv_act": draw(st.sampled_from(["tanh", "gelu"])),
+        "pooler_hidden_act": draw(ACTS),
+    }
+
+
+def modernbert(draw: Draw) -> Changes:
+    made = sizes(draw, least=2, type_vocab_size="", layer_norm_eps="norm_eps", hidden_act="hidden_activation")
+    flags = ("norm_bias", "attention_bias", "mlp_bias", "decoder_bias", "classifier_bias")
+    return made | {name: draw(st.booleans()) for name in flags} | {
+        "global_attn_every_n_layers": draw(st.integers(1, 3)),
+        "local_attention": draw(st.sampled_from([1, 2, 6, 11, 40])),
+        "classifier_pooling": draw(st.sampled_from(["cls", "mean"])),
+        "classifier_activation": draw(ACTS),
+    }  # fmt: skip
+
+
+def nomic_bert(draw: Draw) -> Changes:
+    return sizes(draw) | {"rope_theta": draw(st.sampled_from([10.0, 1000.0, 10000.0]))}
+
+
 # A family to what of its config is drawn.
 CHANGES: dict[str, Callable[[Draw], Changes]] = {
     "squeezebert": squeezebert,
@@ -138,6 +172,9 @@ CHANGES: dict[str, Callable[[Draw], Changes]] = {
     "mpnet": mpnet,
     "albert": albert,
     "mobilebert": mobilebert,
+    "deberta-v2": deberta_v2,
+    "modernbert": modernbert,
+    "nomic_bert": nomic_bert,
 }
 
 
@@ -149,7 +186,7 @@ def inputs_of(config: Any, tokens: int, seed: int) -> dict[str, torch.Tensor]:
     """A full row, a padded row and one of a single token, with as many token types as there are."""
     pad = 1 if config.model_type == "mpnet" else config.pad_token_id  # by which MPNet's positions are counted
     made = batch(config.vocab_size, tokens=tokens, seed=seed, pad=pad)
-    types = torch.arange(tokens, dtype=torch.int32) % getattr(config, "type_vocab_size", 1)
+    types = torch.arange(tokens, dtype=torch.int32) % max(getattr(config, "type_vocab_size", 1), 1)
     return made | {"token_type_ids": types * made["attention_mask"]}
 
 
