@@ -93,6 +93,8 @@ class NomicBertConfig:
         only(raw, FIXED)
         known = {key: value for key, value in raw.items() if key not in FIXED}
         if "n_embd" in raw:
+            # What a published config leaves out has the defaults of its own class, which turns nothing then.
+            only({"rotary_emb_fraction": raw.get("rotary_emb_fraction", 0.0)}, {"rotary_emb_fraction": (1.0,)})
             known = _translated(known)
         width, count = known.get("hidden_size", 768), known.get("num_attention_heads", 12)
         if isinstance(width, int) and isinstance(count, int) and count > 0:
@@ -113,10 +115,8 @@ def _translated(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A published config under transformers' names.
 
     Raises:
-        Unsupported: its feed-forward has no gate, or its heads are not turned whole.
+        Unsupported: its feed-forward has no gate.
     """
-    # What a published config leaves out has the defaults of its own class, which are those of GPT-2's kin.
-    only({"rotary_emb_fraction": raw.get("rotary_emb_fraction", 0.0)}, {"rotary_emb_fraction": (1.0,)})
     known = {OLDER.get(key, key): value for key, value in raw.items() if value is not None}
     # Where both names stand the newer one counts: edgebert writes it beside what it has read.
     known |= {key: raw[key] for key in OLDER.values() if key in raw}
