@@ -49,6 +49,8 @@ def test_in_out_and_back_into_transformers(tmp_path: Path, name: str, task: str)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     inputs = batch(theirs.config.vocab_size)
+    if getattr(theirs.config, "type_vocab_size", 2) == 1:  # RoBERTa's, where transformers looks every type up
+        inputs["token_type_ids"][:] = 0
     if task == "multiple-choice":
         inputs = {key: value[None] for key, value in inputs.items()}
     expected, answered = outputs(theirs, inputs), outputs(again.eval(), inputs)
