@@ -314,4 +314,8 @@ MODERNBERT = Family(
     parts=(Rotary,),
     # https://huggingface.co/answerdotai/ModernBERT-base/blob/main/config.json
     presets={"modernbert-base": ModernBertConfig()},
+    lacking={
+        "executorch": "norms without a bias have no form in a program",
+        "coreml": "sizes that its converter cannot read stand in its attention",
+    },
 )

@@ -304,4 +304,8 @@ NOMIC_BERT = Family(
     # https://huggingface.co/nomic-ai/nomic-embed-text-v1.5/blob/main/config.json
     presets={"nomic-embed": NomicBertConfig(max_position_embeddings=8192)},
     renamed=renamed,
+    lacking={
+        "executorch": "the delegate takes no slice of a free axis",
+        "coreml": "sizes that its converter cannot read stand in its attention",
+    },
 )

@@ -132,7 +132,7 @@ def deberta_v2(draw: Draw) -> Changes:
     ways = draw(st.sampled_from([["c2p"], ["p2c"], ["c2p", "p2c"], []]))
     return made | {
         "embedding_size": draw(st.sampled_from([made["hidden_size"], 8, 20])),
-        "position_biased_input": draw(st.booleans()),
+        "position_biased_input": draw(st.booleans()) or not (relative and ways),
         "relative_attention": relative,
         "pos_att_type": ways if relative else [],
         "position_buckets": draw(st.sampled_from([-1, 2, 5, 16])),
