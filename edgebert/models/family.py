@@ -3,8 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -85,7 +84,7 @@ class Family:
     padding_invariant: bool = True
     depth: str = "num_hidden_layers"
     first_position: Callable[[Any], int] = lambda config: 0
-    lacking: Mapping[str, str] = MappingProxyType({})
+    lacking: Mapping[str, str] = field(default_factory=dict)
     model_types: tuple[str, ...] = ()
     layer_numbers: Callable[[Any], tuple[tuple[int, ...], ...]] | None = None
     renamed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda tensors: tensors

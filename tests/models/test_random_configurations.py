@@ -130,8 +130,9 @@ def deberta_v2(draw: Draw) -> Changes:
     made = sizes(draw) | {"type_vocab_size": draw(st.integers(0, 3)), "legacy": draw(st.booleans())}
     relative = draw(st.booleans())
     ways = draw(st.sampled_from([["c2p"], ["p2c"], ["c2p", "p2c"], []]))
+    width = made["hidden_size"]
     return made | {
-        "embedding_size": draw(st.sampled_from([made["hidden_size"], 8, 20])),
+        "embedding_size": draw(st.sampled_from([width, 8, 20])) if made["legacy"] else width,
         "position_biased_input": draw(st.booleans()) or not (relative and ways),
         "relative_attention": relative,
         "pos_att_type": ways if relative else [],
