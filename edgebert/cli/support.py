@@ -6,7 +6,13 @@ from edgebert.catalog import FAMILIES, TASKS
 from edgebert.quantization.recipes import FLOORS, NOT_TAKEN, RECIPES, SEVERAL_LENGTHS, TARGET_RECIPES
 
 # What to use in place of a task that a family lacks.
-INSTEAD: Mapping[str, str] = {"causal-lm": "masked-lm", "replaced-token-detection": "token-classification"}
+INSTEAD: Mapping[str, str] = {
+    "causal-lm": "masked-lm",
+    "replaced-token-detection": "token-classification",
+    "multiple-choice": "sequence-classification",
+    "question-answering": "token-classification",
+}
+FEW = 3  # families that are named as those which lack a task
 
 Rows = list[tuple[str, ...]]
 
@@ -15,10 +21,17 @@ def tasks() -> Rows:
     """Head row and rows: which families have which task, and what to use with the others."""
     having = {task: [name for name, family in FAMILIES.items() if task in family.tasks] for task in TASKS}
     rows = [
-        (task, "all" if len(names) == len(FAMILIES) else ", ".join(names), INSTEAD.get(task, "-"))
-        for task, names in having.items()
+        (task, _listed(names), INSTEAD[task] if len(names) < len(FAMILIES) else "-") for task, names in having.items()
     ]
     return [("task", "families", "elsewhere"), *rows]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """These families, or all but the few others."""
+    others = [name for name in FAMILIES if name not in names]
+    if not others:
+        return "all"
+    return f"all but {', '.join(others)}" if len(others) <= FEW else ", ".join(names)
 
 
 def targets() -> Rows:

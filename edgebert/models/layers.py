@@ -123,7 +123,9 @@ class Embeddings(nn.Module):
         """Embed (B, T) int32 or int64 ids as (B, T, width)."""
         tokens = input_ids.shape[1]
         # A slice of the table, not a lookup of 0..T-1: converters fold it into a constant.
-        position = self.position.weight[self.first : self.first + tokens]  # (T, width)
+        # Two cuts, for coremltools adds nothing to a number of tokens that it traced.
+        position = self.position.weight[self.first :] if self.first else self.position.weight
+        position = position[:tokens]  # (T, width)
         x = self.word(input_ids) + position
         if self.token_type is not None:  # else its one row is in the positions, see `lowering/positions.py`
             # One type alone is every token's, whatever came.

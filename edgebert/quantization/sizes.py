@@ -19,7 +19,7 @@ PARTS: Mapping[str, re.Pattern[str]] = {
         r"attention|attn|sa_layer_norm|layers?[._]\d+[._]out\b|layers?_\d+_out_|query|key|value|distance"
     ),
     "feed-forward": re.compile(
-        r"[._](up|gate|down|norm)\b|_(up|gate|down|norm)_|convolution|intermediate|output|ffn|mlp|fc\d"
+        r"[._](up|gate|down|norm)\b|_(up|gate|down|norm)_|convolution|narrow|widen|intermediate|output|ffn|mlp|fc\d"
     ),
 }
 

@@ -269,7 +269,8 @@ def test_lowering_is_exact_and_leaves_the_original(family: str) -> None:
         lowered = lowering.trim_positions(lowering.fold_norm_biases(lowered), 16)
         if form is lowering.TokenBlocks:
             lowered = lowering.norms_in_half(lowering.linears_in_blocks(lowered), {})
-            assert not any(type(module) is torch.nn.Linear for module in lowered.encoder.modules())
+            plain = any(type(module) is torch.nn.Linear for module in lowered.encoder.modules())
+            assert plain == (family in ("modernbert", "nomic_bert"))  # whose layers come back as they are
             lowered = lowering.fuse_qkv(lowering.scale_keys(lowered), form)
         with torch.no_grad():
             for name, value in lowered(*inputs).items():
@@ -291,7 +292,11 @@ def test_a_linear_layer_over_blocks_of_tokens_is_the_same(tokens: int, groups: i
     assert (lowering.TokenBlocks(weight, bias, groups)(x) - want).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("family", list(MODELS))
+# Families whose norms no rewrite knows.
+APART = ("mobilebert", "deberta-v2", "modernbert", "nomic_bert")
+
+
+@pytest.mark.parametrize("family", [name for name in MODELS if name not in APART])
 def test_norms_square_what_half_precision_holds(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = visible(family, "token-classification")
     with torch.no_grad():
