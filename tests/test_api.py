@@ -16,6 +16,7 @@ from shared import shared
 
 import edgebert
 from edgebert.errors import MissingDependency
+from edgebert.models import MODELS
 
 FUNCTIONS = {"list_models", "export", "load", "open", "validate", "inspect", "diff", "profile"}
 
