@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from answering import save
 
 from edgebert import durations
 from edgebert.catalog import check_pair
@@ -46,9 +47,9 @@ def test_a_simulation_of_a_large_file_is_long_and_of_a_small_one_not() -> None:
 @pytest.mark.parity
 def test_the_steps_tell_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durations, "SHORT", 1.0)
-    monkeypatch.setattr(durations, "GATE", dict.fromkeys(durations.GATE, 100.0))
-    made = str(tmp_path / "made")
-    assert main(["export", "--target", "onnx", "--recipe", "fp32", "--lengths", "32", "-o", made]) == 0
+    monkeypatch.setattr(durations, "GATE", dict.fromkeys(durations.GATE, 10_000.0))
+    made, source = str(tmp_path / "made"), str(save(tmp_path / "source", "sequence-classification"))
+    assert main(["export", source, "--target", "onnx", "--recipe", "fp32", "--lengths", "32", "-o", made]) == 0
     told = capsys.readouterr().err
     assert "convert to onnx fp32, about " in told
     assert "compare with torch in the onnx runtime, about " in told

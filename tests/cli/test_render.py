@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answering import TEXTS, save
 
 from edgebert.cli import render
 from edgebert.cli.main import main
@@ -66,7 +67,6 @@ def test_equal_answers_need_no_ratio(capsys: pytest.CaptureFixture[str]) -> None
     assert "equal" in capsys.readouterr().out.splitlines()[3]
 
 
-TEXTS = "wake me up at half past six\nwhat is the weather tomorrow\nplay a song\n" * 4
 ASKED = [([], 5), (["--no-validate"], 4), (["--trim-vocab", "TEXTS"], 6), (["--no-validate", "--zip"], 4)]
 
 
@@ -76,9 +76,10 @@ def test_steps_are_counted_right_with_every_option(
     options: list[str], steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And without a terminal too each one's end says how long it took."""
-    (tmp_path / "texts.txt").write_text(TEXTS)
+    source = save(tmp_path / "source", "sequence-classification")
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
     given = [str(tmp_path / "texts.txt") if option == "TEXTS" else option for option in options]
-    made = ["export", "--recipe", "fp32", "--lengths", "16", "-o", str(tmp_path / "made"), *given]
+    made = ["export", str(source), "--recipe", "fp32", "--lengths", "16", "-o", str(tmp_path / "made"), *given]
     assert main([*made, "--target", "onnx"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
     assert [line[: line.index("]") + 1] for line in lines] == [
@@ -89,8 +90,8 @@ def test_steps_are_counted_right_with_every_option(
 
 @pytest.mark.parity
 def test_numbers_for_a_spreadsheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = str(tmp_path / "made")
-    assert main(["export", "--target", "onnx", "--lengths", "16", "-o", made, "--json"]) == 0
+    made, source = str(tmp_path / "made"), str(save(tmp_path / "source", "sequence-classification"))
+    assert main(["export", source, "--target", "onnx", "--lengths", "16", "-o", made, "--json"]) == 0
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert main(["profile", made, "--csv", "--lengths", "8,16", "--runs", "2"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
