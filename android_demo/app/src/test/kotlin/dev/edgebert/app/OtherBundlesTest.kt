@@ -63,7 +63,7 @@ class OtherBundlesTest {
             "model.tflite" to BuiltIn.zip { name, bytes -> if (name == "model.tflite") damaged(bytes) else bytes },
             "tokenizer.json" to BuiltIn.zip { name, bytes -> bytes.takeUnless { name == "tokenizer.json" } },
             "version" to BuiltIn.zip { name, bytes -> if (name == "manifest.json") later(bytes) else bytes },
-            "ByteLevel" to BuiltIn.resealed("tokenizer.json") { it.replace("BertPreTokenizer", "ByteLevel") },
+            "Split" to BuiltIn.resealed("tokenizer.json") { it.replace("BertPreTokenizer", "Split") },
             "out of its folder" to BuiltIn.entries(listOf("../evil.json" to byteArrayOf(1))),
             "holds 2 bundles" to BuiltIn.entries(listOf("a", "b").map { "$it/manifest.json" to byteArrayOf(1) }),
             "no zip" to "not a zip".toByteArray(),
