@@ -3,7 +3,7 @@
     python benchmarks/durations.py > durations.jsonl
 
 A process for each model, target and recipe, one line of JSON each: seconds a step, and those told for the longer ones.
-20 minutes on two cores; leave the machine alone.
+Leave the machine alone meanwhile.
 """
 
 import json

@@ -1,7 +1,7 @@
 """About how long the steps take that one waits for: by it a person decides whether to stay.
 
-Seconds on two cores, as `benchmarks/durations.py` measured them; another machine is quicker or slower by a factor, and
-nothing but a line on the terminal depends on them.
+Seconds on two cores; `benchmarks/durations.py` measures them again. Another machine is quicker or slower by a factor,
+and nothing but a line on the terminal depends on them.
 """
 
 from collections.abc import Sequence
