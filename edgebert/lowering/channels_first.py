@@ -331,7 +331,7 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 # Layers of which nothing but their parts knows a layout.
-LAYERS = (bert.Layer, convbert.Layer, squeezebert.Layer)
+LAYERS = (bert.Layer, convbert.Layer, mobilebert.Layer, squeezebert.Layer)
 
 # Modules whose parameters turn; the name of the parameters stays.
 PARTS: dict[type[nn.Module], Callable[..., nn.Module]] = {

@@ -1,11 +1,12 @@
-"""DeBERTa's distances as constants of each layer: their keys and queries depend on no text."""
+"""What attention knows of distances, made beforehand where it depends on no text."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgebert.lowering.residual import multiply
 from edgebert.lowering.rewrite import derived, duplicate, matched
-from edgebert.models import deberta_v2
+from edgebert.models import deberta_v2, mpnet
 from edgebert.models.family import Model
 
 # The names of the tables that attention has then.
@@ -32,19 +33,36 @@ class ConstantDistances(deberta_v2.Attention):
         return keys, queries
 
 
+class ConstantBuckets(mpnet.PositionBias):
+    """MPNet's term, which knows each pair's bucket.
+
+    Attributes:
+        pairs: the bucket of each pair of tokens, int32 (L, L), of longest sequence L.
+        terms: what each head adds for a bucket, (buckets, H).
+    """
+
+    pairs: Tensor
+    terms: nn.Parameter
+
+    def forward(self, tokens: int) -> Tensor:
+        """The term (H, T, T) for a number of tokens."""
+        return F.embedding(self.pairs[:tokens, :tokens], self.terms).permute(2, 0, 1)
+
+
 def fold_distances(model: Model, longest: int, spare: int = 1) -> Model:
-    """Project DeBERTa's table of distances before a model is written, with each layer's weights.
+    """Project DeBERTa's table of distances before a model is written, with each layer's weights; find MPNet's buckets.
 
     A layer of DeBERTa-v3-small projects 512 rows twice for every text, which is more than it does with 128 tokens. Keys
     are divided by the scores' scale as `scale_keys` does it; the distances' queries meet those.
 
     Args:
-        model: any; only DeBERTa's attention is replaced.
+        model: any; only DeBERTa's attention and MPNet's bias are replaced.
         longest: the longest sequence that distances are asked for.
         spare: how many tokens longer L is: where the token axis is free, a cut that may be the whole is two cases to a
             tracer. 0 where each length is traced for itself.
     """
     lowered = duplicate(model)
+    _find_buckets(lowered, longest + spare)
     found = list(matched(lowered, "fold_distances", (deberta_v2.Attention,)))
     if not found:
         return lowered
@@ -63,3 +81,16 @@ def fold_distances(model: Model, longest: int, spare: int = 1) -> Model:
             attention.scale = 1.0
     table.table = table.norm = None  # read by nothing now
     return lowered.eval()
+
+
+def _find_buckets(lowered: Model, longest: int) -> None:
+    """Give MPNet's term the bucket of each pair of tokens."""
+    for _, bias in matched(lowered, "find_buckets", (mpnet.PositionBias,)):
+        place = torch.arange(longest)
+        after = (place[None, :] - place[:, None]).clamp(-mpnet.FARTHEST, mpnet.FARTHEST)
+        pairs, terms = bias.bucket[after + mpnet.FARTHEST].int(), derived(bias.table.weight, bias.table.weight)
+        del bias.bucket, bias.table
+        bias.__class__ = ConstantBuckets
+        assert isinstance(bias, ConstantBuckets)
+        bias.register_buffer("pairs", pairs, persistent=False)
+        bias.terms = terms

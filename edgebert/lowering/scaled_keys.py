@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from edgebert.lowering.residual import multiply, projections
-from edgebert.lowering.rewrite import duplicate, matched
-from edgebert.models import bert, convbert
+from edgebert.lowering.rewrite import derived, duplicate, matched
+from edgebert.models import bert, convbert, mobilebert, modernbert, nomic_bert
 from edgebert.models.family import Model
 
 
@@ -37,6 +37,8 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
     bert.Attention: ScaledKeysAttention,
     convbert.MixedAttention: ScaledKeysMixedAttention,
 }
+# Those that hold what they divide their scores by, and divide by nothing where it is 1.
+DIVIDING = (mobilebert.Attention, modernbert.Attention, nomic_bert.Attention)
 
 
 def scale_keys(model: Model) -> Model:
@@ -50,9 +52,24 @@ def scale_keys(model: Model) -> Model:
         model: one whose layers work on (B, T, C), its projections linear layers or 1x1 convolutions, or made of such.
     """
     lowered = duplicate(model)
-    for _, module in matched(lowered, "scale_keys", FORMS):
-        key, heads = module.get_submodule("key"), int(module.n_heads)  # type: ignore[arg-type]
-        module.__class__ = FORMS[type(module)]  # the same parts, another order of work
-        width = sum(len(part.weight) for part in projections(key))
-        multiply(key, math.sqrt(heads / width), "weight", "bias")
+    for _, module in matched(lowered, "scale_keys", (*FORMS, *DIVIDING)):
+        if type(module) in FORMS:
+            key, heads = module.get_submodule("key"), int(module.n_heads)  # type: ignore[arg-type]
+            module.__class__ = FORMS[type(module)]  # the same parts, another order of work
+            width = sum(len(part.weight) for part in projections(key))
+            multiply(key, math.sqrt(heads / width), "weight", "bias")
+        elif isinstance(module, modernbert.Attention):
+            _divide_keys(module.qkv, module.scale)
+            module.scale = 1.0
+        else:
+            assert isinstance(module, mobilebert.Attention | nomic_bert.Attention)
+            multiply(module.key, 1 / module.scale, "weight", "bias")
+            module.scale = 1.0
     return lowered.eval()
+
+
+def _divide_keys(qkv: nn.Linear, scale: float) -> None:
+    """Give a projection new parameters whose middle third, that of the keys, is divided."""
+    for name, old in list(qkv.named_parameters()):
+        query, key, value = old.detach().chunk(3)
+        qkv.register_parameter(name, derived(torch.cat([query, key / scale, value]), old))

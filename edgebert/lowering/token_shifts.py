@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from edgebert.lowering.rewrite import matched
 from edgebert.lowering.scaled_keys import ScaledKeysMixedAttention, scale_keys
-from edgebert.models import heads
+from edgebert.models import heads, mobilebert
 from edgebert.models.family import Model
 
 
@@ -62,8 +62,19 @@ class LastToken(heads.Summary):
         return out
 
 
+class ShiftedEmbeddings(mobilebert.Embeddings):
+    """MobileBERT's embeddings, the words beside each one moved by convolutions."""
+
+    next: Shift
+    last: Shift
+
+    def trigram(self, x: Tensor) -> Tensor:
+        """Join to each token of (B, T, E) the next one, before it, and the one before, after it: (B, T, 3 E)."""
+        return torch.cat([self.next(x), x, self.last(x)], dim=-1)
+
+
 def avoid_token_slices(model: Model) -> Model:
-    """Move ConvBERT's windows and pick its last token without slices, and scale attention's keys beforehand.
+    """Move ConvBERT's windows and MobileBERT's words without slices, pick the last token so, and scale keys beforehand.
 
     The root of the head's width goes into the weights of the keys, which spares a pass over all scores.
     """
@@ -77,4 +88,8 @@ def avoid_token_slices(model: Model) -> Model:
         shifts = shifts or nn.ModuleList(Shift(channels, by) for by in range(-reach, reach + 1))
         mixed.__class__ = ShiftedMixedAttention  # the same parts, another order of work
         mixed.shifts = shifts
+    for _, embeddings in matched(lowered, "shift_words", (mobilebert.Embeddings,), lambda module: module.trigrams):
+        embeddings.__class__ = ShiftedEmbeddings
+        assert isinstance(embeddings, ShiftedEmbeddings)
+        embeddings.next, embeddings.last = (Shift(embeddings.word.embedding_dim, by) for by in (1, -1))
     return lowered.eval()

@@ -65,7 +65,8 @@ class NoNorm(nn.Module):
 def band_mask(tokens: int, reach: int, dtype: torch.dtype) -> Tensor:
     """A finite (T, T) term for attention scores that hides from each token those further away than `reach`."""
     place = torch.arange(tokens)
-    return ((place[None, :] - place[:, None]).abs() > reach).to(dtype) * MASKED
+    row, column = place[:, None], place[None, :]
+    return (column > row + reach).to(dtype) * MASKED + (row > column + reach).to(dtype) * MASKED
 
 
 class Rotary(nn.Module):

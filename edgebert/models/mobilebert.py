@@ -119,8 +119,7 @@ class Embeddings(nn.Module):
         """Embed (B, T) int32 or int64 ids as (B, T, C)."""
         x = self.word(input_ids)
         if self.trigrams:
-            padded = F.pad(x, (0, 0, 1, 1))  # (B, T + 2, E)
-            x = torch.cat([padded[:, 2:], x, padded[:, :-2]], dim=-1)  # the next word, this one, the one before
+            x = self.trigram(x)
         # A slice of the table, not a lookup of 0..T-1: converters fold it into a constant.
         x = self.transform(x) + self.position.weight[: input_ids.shape[1]]
         if self.token_type is not None:  # else its one row is in the positions, see `lowering/positions.py`
@@ -130,6 +129,11 @@ class Embeddings(nn.Module):
         out: Tensor = self.norm(x)
         return out
 
+    def trigram(self, x: Tensor) -> Tensor:
+        """Join to each token of (B, T, E) the next one, before it, and the one before, after it: (B, T, 3 E)."""
+        padded = F.pad(x, (0, 0, 1, 1))  # (B, T + 2, E)
+        return torch.cat([padded[:, 2:], x, padded[:, :-2]], dim=-1)
+
 
 class Attention(nn.Module):
     """Multi-head self-attention over `width` channels, whose values may be made of more; the output included."""
@@ -137,6 +141,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, values: int, n_heads: int) -> None:
         super().__init__()
         self.n_heads = n_heads
+        self.scale = math.sqrt(width // n_heads)
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(values, width)
@@ -150,8 +155,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Attend by (B, T, width) to what is made of `values` (B, T, C); `mask` is added to the scores (B, H, T, T)."""
         query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(values))
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + mask
-        context = torch.softmax(scores, dim=-1) @ value  # (B, H, T, D)
+        scores = query @ key.transpose(-1, -2)  # (B, H, T, T)
+        if self.scale != 1.0:  # else it is in the weights, see `lowering/scaled_keys.py`
+            scores = scores / self.scale
+        context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, T, D)
         out: Tensor = self.out(context.transpose(1, 2).flatten(2))
         return out
 
@@ -359,11 +366,8 @@ MOBILEBERT = Family(
         "*pooler.dense.*", "cls.seq_relationship.*", "cls.predictions.*",
     ),
     unused_by_task={},
-    # Rewrites know none of its parts.
+    parts=(Attention,),
     padding_invariant=False,
     # https://huggingface.co/google/mobilebert-uncased/blob/main/config.json
     presets={"mobilebert-uncased": MobileBertConfig()},
-    lacking={
-        "executorch": "a program has no padding for the neighbours of the first and the last token",
-    },
 )  # fmt: skip

@@ -172,6 +172,7 @@ class Attention(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.n_heads = config.num_attention_heads
+        self.scale = math.sqrt(width // self.n_heads)
         self.qkv = nn.Linear(width, 3 * width, bias=config.attention_bias)
         self.out = nn.Linear(width, width, bias=config.attention_bias)
 
@@ -187,8 +188,10 @@ class Attention(nn.Module):
         if windows is not None:
             query = windows.blocks(query, 0)
             key, value = neighbours(windows.blocks(key, 1)), neighbours(windows.blocks(value, 1))
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + mask  # (B, H, T, T) or (B, H, N, W, 3 W)
-        context = torch.softmax(scores, dim=-1) @ value  # (B, H, T, D) or (B, H, N, W, D)
+        scores = query @ key.transpose(-1, -2)  # (B, H, T, T) or (B, H, N, W, 3 W)
+        if self.scale != 1.0:  # else it is in the weights, see `lowering/scaled_keys.py`
+            scores = scores / self.scale
+        context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, T, D) or (B, H, N, W, D)
         if windows is not None:
             context = context.flatten(2, 3)[:, :, : x.shape[1]]
         out: Tensor = self.out(context.transpose(1, 2).reshape(x.shape))
@@ -311,11 +314,7 @@ MODERNBERT = Family(
     },
     harmless=("head.*", "decoder.*"),
     unused_by_task={},
-    parts=(Rotary,),
+    parts=(Attention, Rotary),
     # https://huggingface.co/answerdotai/ModernBERT-base/blob/main/config.json
     presets={"modernbert-base": ModernBertConfig()},
-    lacking={
-        "executorch": "norms without a bias have no form in a program",
-        "coreml": "sizes that its converter cannot read stand in its attention",
-    },
 )

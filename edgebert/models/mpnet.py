@@ -213,11 +213,8 @@ MPNET = Family(
     },
     harmless=("*embeddings.position_ids", "*pooler.dense.*", "lm_head.*"),
     unused_by_task={},
-    parts=(Layer, Attention),
+    parts=(Layer, Attention, PositionBias),
     # https://huggingface.co/microsoft/mpnet-base/blob/main/config.json
     presets={"mpnet-base": MPNetConfig()},
     first_position=lambda config: FIRST,
-    lacking={
-        "executorch": "a program has no lookup of its bias by distance",
-    },
 )

@@ -189,6 +189,7 @@ class Attention(nn.Module):
         super().__init__()
         width, bias = config.hidden_size, config.qkv_proj_bias
         self.n_heads = config.num_attention_heads
+        self.scale = math.sqrt(width // self.n_heads)
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(width, width, bias=bias)
         self.value = nn.Linear(width, width, bias=bias)
@@ -202,8 +203,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, rotary: Rotary) -> Tensor:
         """Attend within (B, T, C); `mask` is added to the scores (B, H, T, T)."""
         query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
-        scores = rotary(query) @ rotary(key).transpose(-1, -2) / math.sqrt(query.shape[-1]) + mask  # (B, H, T, T)
-        context = torch.softmax(scores, dim=-1) @ value  # (B, H, T, D)
+        scores = rotary(query) @ rotary(key).transpose(-1, -2)  # (B, H, T, T)
+        if self.scale != 1.0:  # else it is in the weights, see `lowering/scaled_keys.py`
+            scores = scores / self.scale
+        context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, T, D)
         out: Tensor = self.out(context.transpose(1, 2).reshape(x.shape))
         return out
 
@@ -300,12 +303,8 @@ NOMIC_BERT = Family(
     },
     harmless=("*embeddings.position_ids", "*pooler.dense.*", "cls.predictions.*", "*inv_freq"),
     unused_by_task={},
-    parts=(Rotary,),
+    parts=(Attention, Rotary),
     # https://huggingface.co/nomic-ai/nomic-embed-text-v1.5/blob/main/config.json
     presets={"nomic-embed": NomicBertConfig(max_position_embeddings=8192)},
     renamed=renamed,
-    lacking={
-        "executorch": "the delegate takes no slice of a free axis",
-        "coreml": "sizes that its converter cannot read stand in its attention",
-    },
 )

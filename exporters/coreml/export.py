@@ -152,6 +152,16 @@ def _convert(
         x, gamma, beta, epsilon = _get_inputs(context, node, expected=4)
         context.add(mb.layer_norm(x=x, axes=[1], gamma=gamma, beta=beta, epsilon=epsilon, name=node.name))
 
+    @register_torch_op(torch_alias=["int"], override=True)  # type: ignore[untyped-decorator]
+    def to_int(context: Any, node: Any) -> None:
+        # coremltools 9's own calls int() on an array of one size, which NumPy 2.4 refuses.
+        (x,) = _get_inputs(context, node, expected=1)
+        if x.val is not None:
+            context.add(mb.const(val=np.int32(np.asarray(x.val).item()), name=node.name))
+        else:
+            whole = mb.squeeze(x=x, name=f"{node.name}_item") if x.shape else x
+            context.add(mb.cast(x=whole, dtype="int32", name=node.name))
+
     @register_pass(namespace="edgebert", override=True)
     class quantize_layers(AbstractGraphPass):  # type: ignore[misc]  # coremltools has no types
         def apply(self, prog: Any) -> None:

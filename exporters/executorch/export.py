@@ -128,7 +128,7 @@ def _for_all_tokens(model: Model, recipe: Recipe, longest: int) -> Model:
     lowered = lowering.fold_distances(lowering.trim_positions(model, longest), longest)
     lowered = lowering.tokens_before_channels(lowered, grouped)
     lowered = lowering.separate_convolutions(lowered)
-    lowered = lowering.split_grouped_linears(lowered, grouped)
+    lowered = lowering.split_grouped_linears(lowering.columns_as_linears(lowered), grouped)
     return lowering.avoid_token_slices(lowered)
 
 
@@ -198,15 +198,21 @@ def _convert(
         "get_type_vocab_size": max(model.config.type_vocab_size, 1),  # without a table there is 0
     }
     methods = {name: (form.graph, list(form.feeds.values())) for name, form in forms.items()}
-    content = assemble(methods, tables, outputs, notes)
+    asked = {feed.source for feed in translator.feeds.values() if feed.kind == "pairs"}
+    pairs = {name: translator.tensors[name].numpy() for name in asked}
+    content = assemble(methods, tables, pairs, outputs, notes)
     return content, _stored(translator, tables)
 
 
 def _table(translator: Translator, name: str) -> Weights:
-    """An embedding table: 8 bits with a scale a row, in float where the recipe or the plan says so, or it is a row."""
+    """A table: a layer's in 8 bits with a scale a row, in float where the recipe or the plan says so, or it is a row.
+
+    What is no layer's weight is float: the angles of rotary positions, the terms of distances.
+    """
     matrix = translator.tensors[name].detach().numpy()
     modules = [alias.rpartition(".")[0] for alias in translator.aliases[name]]
-    if matrix.ndim == 1 or translator.plan.mode(*modules) == "float":
+    layers = name.endswith(".weight")
+    if not layers or matrix.ndim == 1 or translator.plan.mode(*modules) == "float":
         return Weights(name, "fp32", matrix.shape, matrix)
     return quantize(name, matrix, 8)
 

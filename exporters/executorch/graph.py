@@ -288,7 +288,7 @@ class Graph:
         }  # fmt: skip
         return self.unary("MaxPooling2d", x, **window)
 
-    def norm(self, x: Value, name: str, scale: np.ndarray, shift: np.ndarray, eps: float) -> Value:
+    def norm(self, x: Value, name: str, scale: np.ndarray, shift: np.ndarray | None, eps: float) -> Value:
         """LayerNorm over the last axis. Means are products with 1/width, for the delegate has no reduction."""
         x = self.floats(x)
         centred = self.binary("Subtract", x, self.mean(x))

@@ -75,20 +75,21 @@ class Program:
 
 
 def assemble(
-    methods: dict[str, tuple[Graph, list[Feed]]], tables: dict[str, Weights], outputs: dict[str, Shape],
-    notes: dict[str, str | int],
+    methods: dict[str, tuple[Graph, list[Feed]]], tables: dict[str, Weights], pairs: dict[str, np.ndarray],
+    outputs: dict[str, Shape], notes: dict[str, str | int],
 ) -> bytes:  # fmt: skip
     """The bytes of a .pte file.
 
     Args:
         methods: name to what XNNPACK runs, and its inputs in order; all share constants by their names.
         tables: the tables that feeds look into, float32 or int8 with a scale for each row.
+        pairs: what stands for each pair of tokens, int32 (longest, longest) or more.
         outputs: the program's outputs by name, float32; -1 is the token axis.
         notes: what the file says of itself; each becomes a method that returns it.
     """
     constants: dict[str, np.ndarray] = {}
     plans = [
-        _plan(name, index, Program(graph.longest, constants=constants), feeds, tables, outputs)
+        _plan(name, index, Program(graph.longest, constants=constants), feeds, tables, pairs, outputs)
         for index, (name, (graph, feeds)) in enumerate(methods.items(), 1)
     ]
     # Their names stand together and not at each tensor, where Netron does not open a file that has them.
@@ -98,11 +99,13 @@ def assemble(
 
 
 def _plan(
-    name: str, segment: int, program: Program, feeds: list[Feed], tables: dict[str, Weights], outputs: dict[str, Shape]
-) -> flatbuffer.Table:
+    name: str, segment: int, program: Program, feeds: list[Feed], tables: dict[str, Weights],
+    pairs: dict[str, np.ndarray], outputs: dict[str, Shape],
+) -> flatbuffer.Table:  # fmt: skip
     """A method that feeds the graph in a segment of the file."""
     places = {name: program.tensor((1, -1), "<i4") for name in INPUTS}
-    arguments = _feed(program, feeds, tables, places)
+    kernels = _Kernels(program, places)
+    arguments = [kernels.feed(feed, tables, pairs) for feed in feeds]
     results = [program.tensor(shape, "<f4") for shape in outputs.values()]
     program.calls.append({"instr_args": ("DelegateCall", {"delegate_index": 0, "args": [*arguments, *results]})})
     delegate = {"id": "XnnpackBackend", "processed": {"location": "SEGMENT", "index": segment}, "compile_specs": []}
@@ -119,52 +122,82 @@ def _plan(
     }
 
 
-def _feed(program: Program, feeds: list[Feed], tables: dict[str, Weights], places: dict[str, int]) -> list[int]:
-    """Compute the graph's inputs with plain kernels; gives their values."""
-    false, zero, one = program.add("Bool", bool_val=0), program.add("Int", int_val=0), program.add("Int", int_val=1)
-    null, axes = program.add("Null"), program.add("IntList", items=[zero, one])
-    low, high = program.add("Int", int_val=-128), program.add("Int", int_val=127)
-    length = program.add("Int", int_val=0)
-    program.call("aten::sym_size", "int", places[INPUTS[0]], one, length)
-    read: dict[tuple[str, str], int] = {}
+class _Kernels:
+    """Calls of plain kernels that compute a graph's inputs, in a program under construction."""
 
-    def count(name: str, array: np.ndarray) -> int:
-        whole = program.tensor(array.shape, array.dtype.str, name, array)
-        out = program.tensor((-1, *array.shape[1:]), array.dtype.str)
-        program.call("aten::slice_copy", "Tensor_out", whole, zero, null, length, one, out)
+    def __init__(self, program: Program, places: dict[str, int]) -> None:
+        """Take the number of tokens from the program's inputs, `places`."""
+        self.program, self.places = program, places
+        self.false, self.null = program.add("Bool", bool_val=0), program.add("Null")
+        self.numbers = [program.add("Int", int_val=number) for number in range(3)]
+        self.axes = {rank: program.add("IntList", items=self.numbers[:rank]) for rank in (2, 3)}
+        self.low, self.high = program.add("Int", int_val=-128), program.add("Int", int_val=127)
+        self.length = program.add("Int", int_val=0)
+        self.read: dict[tuple[str, str], int] = {}
+        program.call("aten::sym_size", "int", places[INPUTS[0]], self.numbers[1], self.length)
+
+    def feed(self, feed: Feed, tables: dict[str, Weights], pairs: dict[str, np.ndarray]) -> int:
+        """Compute one input."""
+        match feed.kind:
+            case "cast":
+                return self.cast(feed.source, "<f4")
+            case "lookup":
+                return self.look(tables[feed.table], self.cast(feed.source, "<i8"), feed.value.shape)
+            case "pairs":
+                return self.look(tables[feed.table], self.square(feed.source, pairs[feed.source]), feed.value.shape)
+            case "count":
+                return self.rows("count", np.arange(self.program.longest, dtype=np.float32))
+        table = tables[feed.table]
+        if table.scale is None:
+            return self.rows(table.name, table.data)
+        rows = self.rows("positions", np.arange(self.program.longest, dtype=np.int64))
+        return self.look(table, rows, feed.value.shape)
+
+    def cast(self, source: str, dtype: str) -> int:
+        """One of the program's inputs as another type, once."""
+        if (source, dtype) not in self.read:
+            self.read[source, dtype] = self.copy(self.places[source], (1, -1), dtype)
+        return self.read[source, dtype]
+
+    def copy(self, source: int, shape: Shape, dtype: str) -> int:
+        """The same numbers as another type."""
+        out = self.program.tensor(shape, dtype)
+        axes = self.axes[len(shape)]
+        self.program.call("dim_order_ops::_to_dim_order_copy", "out", source, self.false, axes, out)
         return out
 
-    def look(table: Weights, where: int, shape: Shape) -> int:
+    def rows(self, name: str, array: np.ndarray) -> int:
+        """A constant's first rows, as many as there are tokens."""
+        whole = self.program.tensor(array.shape, array.dtype.str, name, array)
+        return self.cut(whole, 0, (-1, *array.shape[1:]), array.dtype.str)
+
+    def square(self, name: str, array: np.ndarray) -> int:
+        """What stands for each pair of tokens in (longest, longest), int64 (1, T, T)."""
+        whole = self.program.tensor((1, *array.shape), "<i4", name, array)
+        rows = self.cut(whole, 1, (1, -1, array.shape[1]), "<i4")
+        return self.copy(self.cut(rows, 2, (1, -1, -1), "<i4"), (1, -1, -1), "<i8")
+
+    def cut(self, source: int, axis: int, shape: Shape, dtype: str) -> int:
+        """The first places of an axis, as many as there are tokens."""
+        out = self.program.tensor(shape, dtype)
+        one = self.numbers[1]
+        self.program.call(
+            "aten::slice_copy", "Tensor_out", source, self.numbers[axis], self.null, self.length, one, out
+        )
+        return out
+
+    def look(self, table: Weights, where: int, shape: Shape) -> int:
+        """Rows of a table."""
+        program, false = self.program, self.false
         data = program.tensor(table.shape, table.data.dtype.str, table.name, table.data)
         out = program.tensor(shape, "<f4")
         if table.scale is None:
             program.call("aten::embedding", "out", data, where, program.add("Int", int_val=-1), false, false, out)
             return out
         scale = program.tensor(table.scale.shape, "<f4", f"{table.name}.scale", table.scale)
-        program.call("quantized_decomposed::embedding_byte", "out", data, scale, null, low, high, where, out)
+        bounds = (self.null, self.low, self.high)
+        program.call("quantized_decomposed::embedding_byte", "out", data, scale, *bounds, where, out)
         return out
-
-    values = []
-    for feed in feeds:
-        key = (feed.kind, feed.source)
-        if feed.source and key not in read:
-            read[key] = program.tensor((1, -1), "<i8" if feed.kind == "lookup" else "<f4")
-            program.call("dim_order_ops::_to_dim_order_copy", "out", places[feed.source], false, axes, read[key])
-        match feed.kind:
-            case "cast":
-                values.append(read[key])
-            case "lookup":
-                values.append(look(tables[feed.table], read[key], feed.value.shape))
-            case "count":
-                values.append(count("count", np.arange(program.longest, dtype=np.float32)))
-            case "rows":
-                table = tables[feed.table]
-                if table.scale is None:
-                    values.append(count(table.name, table.data))
-                else:
-                    rows = count("positions", np.arange(program.longest, dtype=np.int64))
-                    values.append(look(table, rows, feed.value.shape))
-    return values
 
 
 def _note(name: str, value: str | int) -> flatbuffer.Table:

@@ -39,9 +39,11 @@ class Feed:
 
     Attributes:
         kind: `lookup` (rows of a table by ids), `rows` (a table's first rows), `cast` (ids or mask to float),
-            `count` (0, 1, 2 ... up to the last token, float).
+            `count` (0, 1, 2 ... up to the last token, float), `pairs` (rows of a table by what stands for each pair
+            of tokens).
         table: the parameter looked into; empty for the others.
-        source: the program's input that is read; empty where only the number of tokens counts.
+        source: the program's input that is read, of `pairs` the constant (longest, longest); empty where only the
+            number of tokens counts.
         value: the graph's input.
     """
 
@@ -165,8 +167,16 @@ class Translator:
         return self.graph.reshape(self.feeds[key].value, (1,) * (4 - len(shape)) + shape)
 
     def lookup(self, node: Any) -> Value:
-        """Rows of a table by ids."""
-        return self.feed("lookup", self.names[node.args[0].name], node.args[1].name, self.shape(node))
+        """Rows of a table by ids, or by what stands for each pair of tokens."""
+        table, ids = node.args[:2]
+        if ids.op == "placeholder":
+            return self.feed("lookup", self.names[table.name], ids.name, self.shape(node))
+        pairs = ids
+        while str(pairs.target) == "aten.slice.Tensor" or str(pairs.target) in CASTS:
+            pairs = pairs.args[0]
+        if pairs.name not in self.names:
+            raise ConversionFailed(f"no translation of {node.name}, a lookup of computed ids, for XNNPACK.")
+        return self.feed("pairs", self.names[table.name], self.names[pairs.name], self.four(node))
 
     def cast(self, node: Any) -> Value:
         """An input of integers as floats; a cast of anything else is of what is float here already."""
@@ -234,6 +244,8 @@ class Translator:
         """A sum, difference, product or quotient, with another value or with a number."""
         op = str(node.target).split(".")[1]
         a, b = node.args
+        if isinstance(b, Node) and b.name in self.names:
+            return self.by_channel(node, op, a, b)
         if isinstance(b, Node):
             kind = "Div" if op == "div" else BINARY[op]
             return self.graph.binary(kind, self.get(a), self.get(b), self.four(node))
@@ -246,6 +258,19 @@ class Translator:
         if op in ("add", "sub"):
             return self.scaled(self.get(a), 1.0, number if op == "add" else -number)
         return self.scaled(self.get(a), number if op == "mul" else 1 / number, 0.0)
+
+    def by_channel(self, node: Any, op: str, a: Any, parameter: Any) -> Value:
+        """A product with a parameter (C), a sum with one, or both in one pass: MobileBERT's norm."""
+        name, values = self.parameter(parameter)
+        if op not in ("add", "mul") or values.ndim != 1:
+            raise ConversionFailed(f"no translation of {node.target} ({node.name}) with a parameter for XNNPACK.")
+        if op == "mul":
+            return self.graph.affine(self.get(a), (name, ""), values, None)
+        factor: Any = a.args[1] if str(a.target) == "aten.mul.Tensor" and len(a.users) == 1 else None
+        if isinstance(factor, Node) and factor.name in self.names:
+            label, factors = self.parameter(factor)
+            return self.graph.affine(self.get(a.args[0]), (label, name), factors, values)
+        return self.graph.affine(self.get(a), (f"ones.{len(values)}.channels", name), np.ones(len(values)), values)
 
     def step(self, node: Any, number: float) -> Value:
         """`(a > b) * number` for integers: a difference times the number, cut off at 0 and at the number."""
@@ -264,7 +289,8 @@ class Translator:
         x, _, weight, bias, eps, *_ = node.args
         name, scale = self.parameter(weight)
         module = name.removesuffix(".weight")
-        return self.graph.norm(self.get(x), module, scale, self.parameter(bias)[1], eps)
+        shift = None if bias is None else self.parameter(bias)[1]
+        return self.graph.norm(self.get(x), module, scale, shift, eps)
 
     def product(self, node: Any) -> Value:
         """A batched product of two activations; a transposed second one is read as it is."""
@@ -414,6 +440,6 @@ class Translator:
         stored = replace(stored, scale=stored.scale / leaves)
         made = self.graph.value(out.shape, "qint8", *step(seen.leaves / leaves))
         make(self.graph.made[key], self.graph.weights(stored), NONE, made)
-        bias: Any = node.args[2]
+        bias: Any = (*node.args, None)[2]
         label, shifts = self.parameter(bias) if bias is not None else ("", None)
         return self.graph.affine(self.graph.floats(made), (f"{module}.rescale", label), leaves, shifts, out)

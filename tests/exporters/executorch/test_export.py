@@ -283,7 +283,8 @@ def test_the_file_is_mapped_and_must_not_change_before_it_is(exported, tmp_path:
 
 @pytest.mark.parametrize("family", [name for name, family in MODELS.items() if "executorch" not in family.lacking])
 def test_lowering_is_exact_and_leaves_the_original(family: str) -> None:
-    model = visible(family, "multiple-choice")
+    # ConvBERT's multiple choice reads the last token.
+    model = visible(family, "multiple-choice" if "multiple-choice" in MODELS[family].heads else "token-classification")
     before = copy.deepcopy(model)
     inputs = [torch.from_numpy(value) for value in batch(11).values()]
     lowered = lowering.avoid_token_slices(lowering.tokens_before_channels(model))
