@@ -12,36 +12,27 @@ from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES
 
 # What `make test` runs, so that each family, task, target and recipe comes up; `make test-all` runs every cell.
 QUICK = [
-    ("squeezebert", "question-answering", "tflite", "w8a8-dynamic"),
-    ("electra", "masked-lm", "tflite", "fp32"),
+    ("mobilebert", "masked-lm", "tflite", "fp32"),
     ("bert", "base", "tflite", "fp16"),
     ("rembert", "sequence-classification", "tflite", "w8"),
+    ("squeezebert", "question-answering", "tflite", "w8a8-dynamic"),
     ("distilbert", "token-classification", "tflite", "w8a8-static"),
-    ("squeezebert", "multiple-choice", "tflite", "w4a8-dynamic"),
-    ("distilbert", "masked-lm", "onnx", "w8a8-dynamic"),
+    ("mpnet", "multiple-choice", "tflite", "w4a8-dynamic"),
     ("rembert", "causal-lm", "onnx", "fp32"),
-    ("squeezebert", "multiple-choice", "onnx", "fp16"),
-    ("bert", "question-answering", "onnx", "w4"),
-    ("rembert", "base", "onnx", "w8a8-static"),
-    ("squeezebert", "masked-lm", "executorch", "w8a8-dynamic"),
+    ("roberta", "multiple-choice", "onnx", "fp16"),
+    ("albert", "question-answering", "onnx", "w4"),
+    ("modernbert", "sequence-classification", "onnx", "w8a8-dynamic"),
+    ("nomic_bert", "sentence-embedding", "onnx", "w8a8-static"),
     ("convbert", "base", "executorch", "fp32"),
-    ("rembert", "token-classification", "executorch", "w8a8-static"),
+    ("electra", "replaced-token-detection", "executorch", "w8a8-dynamic"),
+    ("mpnet", "sentence-embedding", "executorch", "w8a8-dynamic"),
+    ("mobilebert", "token-classification", "executorch", "w8a8-static"),
     ("bert", "sequence-classification", "executorch", "w4a8-dynamic"),
+    ("deberta-v2", "masked-lm", "coreml", "fp32"),
     ("convbert", "sequence-classification", "coreml", "fp16"),
-    ("rembert", "masked-lm", "coreml", "fp32"),
     ("squeezebert", "base", "coreml", "w8"),
     ("bert", "multiple-choice", "coreml", "w4"),
     ("squeezebert", "sequence-classification", "coreml", "w8a8-static"),
-    ("electra", "replaced-token-detection", "executorch", "w8a8-dynamic"),
-    ("distilbert", "base", "coreml", "fp16"),
-    ("squeezebert", "sentence-embedding", "executorch", "w8a8-dynamic"),
-    ("roberta", "sequence-classification", "onnx", "w8a8-dynamic"),
-    ("deberta-v2", "token-classification", "tflite", "fp32"),
-    ("modernbert", "sequence-classification", "onnx", "w8a8-dynamic"),
-    ("nomic_bert", "sentence-embedding", "onnx", "w8a8-dynamic"),
-    ("mpnet", "masked-lm", "tflite", "w8a8-dynamic"),
-    ("albert", "sequence-classification", "onnx", "w8a8-dynamic"),
-    ("mobilebert", "masked-lm", "tflite", "fp32"),
 ]
 
 ALL = [
@@ -61,10 +52,14 @@ ALL = [
 def test_cell(tmp_path: Path, name: str, task: str, target: str, recipe: str) -> None:
     reference(name, task).save_pretrained(tmp_path / "checkpoint")
     where, out = tmp_path / "checkpoint", tmp_path / "out"
-    made = edgebert.export(where, task=task, target=target, recipe=recipe, lengths=(8, 16), out=out)
+    # A second length, and a second look, are asked of the choice alone: they double what a cell takes.
+    chosen = (name, task, target, recipe) in QUICK
+    lengths = (8, 16) if chosen else (16,)
+    made = edgebert.export(where, task=task, target=target, recipe=recipe, lengths=lengths, out=out)
     assert made.report is not None
     assert made.report.passed
-    assert edgebert.validate(tmp_path / "out").outputs == made.report.outputs
+    if chosen:
+        assert edgebert.validate(tmp_path / "out").outputs == made.report.outputs
 
 
 def test_the_quick_choice_covers_every_row_and_column() -> None:

@@ -50,19 +50,18 @@ class ConstantBuckets(mpnet.PositionBias):
 
 
 def fold_distances(model: Model, longest: int, spare: int = 1) -> Model:
-    """Project DeBERTa's table of distances before a model is written, with each layer's weights; find MPNet's buckets.
+    """Project DeBERTa's table of distances before a model is written, with each layer's weights.
 
     A layer of DeBERTa-v3-small projects 512 rows twice for every text, which is more than it does with 128 tokens. Keys
     are divided by the scores' scale as `scale_keys` does it; the distances' queries meet those.
 
     Args:
-        model: any; only DeBERTa's attention and MPNet's bias are replaced.
+        model: any; only DeBERTa's attention is replaced.
         longest: the longest sequence that distances are asked for.
         spare: how many tokens longer L is: where the token axis is free, a cut that may be the whole is two cases to a
             tracer. 0 where each length is traced for itself.
     """
     lowered = duplicate(model)
-    _find_buckets(lowered, longest + spare)
     found = list(matched(lowered, "fold_distances", (deberta_v2.Attention,)))
     if not found:
         return lowered
@@ -83,8 +82,12 @@ def fold_distances(model: Model, longest: int, spare: int = 1) -> Model:
     return lowered.eval()
 
 
-def _find_buckets(lowered: Model, longest: int) -> None:
-    """Give MPNet's term the bucket of each pair of tokens."""
+def find_buckets(model: Model, longest: int) -> Model:
+    """Give MPNet's term the bucket of each pair of up to `longest` tokens: a square to cut, and nothing to compute.
+
+    ExecuTorch's delegate looks nothing up, and the plain kernels before it compute no buckets.
+    """
+    lowered = duplicate(model)
     for _, bias in matched(lowered, "find_buckets", (mpnet.PositionBias,)):
         place = torch.arange(longest)
         after = (place[None, :] - place[:, None]).clamp(-mpnet.FARTHEST, mpnet.FARTHEST)
@@ -94,3 +97,4 @@ def _find_buckets(lowered: Model, longest: int) -> None:
         assert isinstance(bias, ConstantBuckets)
         bias.register_buffer("pairs", pairs, persistent=False)
         bias.terms = terms
+    return lowered.eval()

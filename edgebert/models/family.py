@@ -65,6 +65,7 @@ class Family:
         model_types: what `config.json` calls it; empty where that is the name alone.
         layer_numbers: of a config, the numbers that transformers' names have for each of `encoder.layers`; None where
             that is the one under which it stands here.
+        period: of a config, after how many layers their kinds come again.
         renamed: a checkpoint's tensors, those of an older release under the names and in the shapes of the newer one.
     """
 
@@ -87,6 +88,7 @@ class Family:
     lacking: Mapping[str, str] = field(default_factory=dict)
     model_types: tuple[str, ...] = ()
     layer_numbers: Callable[[Any], tuple[tuple[int, ...], ...]] | None = None
+    period: Callable[[Any], int] = lambda config: 1
     renamed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda tensors: tensors
 
     def longest(self, config: Any) -> int:

@@ -88,6 +88,12 @@ class ModernBertConfig:
         regular = tuple(LOCAL if i % self.global_attn_every_n_layers else GLOBAL for i in numbers)
         return self.layer_types[: self.num_hidden_layers] or regular
 
+    @property
+    def period(self) -> int:
+        """After how many layers their kinds come again."""
+        kinds = self.kinds
+        return next(size for size in range(1, len(kinds) + 1) if kinds[size:] == kinds[:-size])
+
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any]) -> "ModernBertConfig":
         """Read a parsed `config.json`, of transformers 5 or those before; an unknown key raises InputError."""
@@ -317,4 +323,5 @@ MODERNBERT = Family(
     parts=(Attention, Rotary),
     # https://huggingface.co/answerdotai/ModernBERT-base/blob/main/config.json
     presets={"modernbert-base": ModernBertConfig()},
+    period=lambda config: config.period,
 )

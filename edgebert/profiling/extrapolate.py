@@ -1,6 +1,7 @@
 """Models too large to emulate whole: their layers are alike, so one and two of them tell what all of them take.
 
 A file with one layer and one with two are exported and counted. What the second adds, each further layer adds too.
+Where layers of several kinds come by turns it is one and two rounds of them, beside those that are no whole round.
 """
 
 import tempfile
@@ -28,7 +29,6 @@ from edgebert.tokenizers.tokenizer import Tokenizer
 
 Number = TypeVar("Number", int, float)
 
-FEW = (1, 2)
 LENGTH = 128  # of a preset, where none was asked for
 
 
@@ -65,6 +65,13 @@ class Whole:
     def layers(self) -> int:
         """How many the model has."""
         return int(getattr(self.model.config, self.model.family.depth))
+
+    @property
+    def few(self) -> tuple[int, ...]:
+        """How many of its layers are counted: one or two rounds, and what all of them leave beside whole rounds."""
+        period = self.model.family.period(self.model.config)
+        rest = self.layers % period
+        return tuple(size for size in (rest + period, rest + 2 * period) if size <= self.layers)
 
 
 def whole(source: str | Path, lengths: Sequence[int], target: str, recipe: str) -> Whole:
@@ -144,7 +151,7 @@ def count(
     """
     if other := [device.name for device in devices if device.how != SIMULATED]:
         raise InputError(f"--extrapolate-layers is for simulated devices; {other[0]} runs the whole file quicker.")
-    few = [layers for layers in FEW if layers <= source.layers]
+    few = source.few
     found: dict[tuple[str, int, int], Row] = {}
     recipe = check_pair(source.target, source.recipe)
     with tempfile.TemporaryDirectory(prefix="edgebert-") as made:
@@ -173,7 +180,8 @@ def count(
 
 def extend(few: Sequence[Row], source: Whole) -> Row:
     """The row of all layers on the line through one and two of them."""
-    first, last, more = few[0], few[-1], source.layers - len(few)
+    first, last = few[0], few[-1]
+    more = (source.layers - source.few[-1]) // source.model.family.period(source.model.config)
     a, b = first.found, last.found
     counted = [name for name in ("instructions", "cycles") if name in a.machine and name in b.machine]
     machine = b.machine | {name: _grown(a.machine[name], b.machine[name], more) for name in counted}
@@ -182,7 +190,7 @@ def extend(few: Sequence[Row], source: Whole) -> Row:
     if a.latency and b.latency:
         times = {name: _grown(getattr(a.latency, name), getattr(b.latency, name), more) for name in TIMES}
         latency = replace(b.latency, **times)
-    note = f"counted with {' and '.join(map(str, FEW[: len(few)]))} layers, and extended to {source.layers}"
+    note = f"counted with {' and '.join(map(str, source.few))} layers, and extended to {source.layers}"
     found = replace(b, machine=machine, estimate=estimate, latency=latency, notes=(*b.notes, note))
     size = source.subject.file_bytes if source.subject else _grown(first.file_bytes, last.file_bytes, more)
     delegated = source.subject.delegated if source.subject else None

@@ -125,7 +125,8 @@ def _for_all_tokens(model: Model, recipe: Recipe, longest: int) -> Model:
     # fixed beforehand, or there are none, that makes no difference, and a convolution is one node.
     by_token = recipe.quantized and not recipe.static
     grouped = lowering.SlicedLinears if by_token else lowering.GroupedPointwise
-    lowered = lowering.fold_distances(lowering.trim_positions(model, longest), longest)
+    # A place more than a sequence has: a cut that may be the whole is two cases to a tracer.
+    lowered = lowering.find_buckets(lowering.trim_positions(model, longest), max(longest, 3) + 1)
     lowered = lowering.tokens_before_channels(lowered, grouped)
     lowered = lowering.separate_convolutions(lowered)
     lowered = lowering.split_grouped_linears(lowering.columns_as_linears(lowered), grouped)

@@ -14,6 +14,7 @@ import pipelines
 import pytest
 from paths import ROOT
 from shared import shared
+from tiers import quick
 from tokenizers import normalizers
 from trained import minilm
 
@@ -22,10 +23,12 @@ from edgebert.tokenizers import tokenizer
 from edgebert.tokenizers.tokenizer import Encoding, Tokenizer
 
 DEFAULT = ROOT / "edgebert" / "assets" / "default" / "tokenizer.json"
-# A WordPiece and a Unigram with all that a pipeline can have; the others are variants of theirs.
-MAIN = ("bert-added", "rembert")
-QUICK, VARIANT, MANY = 20_000, 1_000, 500_000
+# A WordPiece, a Unigram and a BPE with all that a pipeline can have; the others are variants of theirs.
+MAIN = ("bert-added", "rembert", "roberta")
+QUICK, VARIANT, MANY = 10_000, 1_000, 500_000
 PARTS = 5  # of MANY texts, for two processors
+# Of the variants one for each kind of step.
+CHOSEN = ("albert", "bert-cased", "bpe-unknown", "byte-pieces", "deberta-v3", "modernbert", "nfkc", "xlm-roberta")
 ONE, PAIR, WINDOWS = range(3)
 
 
@@ -81,7 +84,7 @@ def assert_same(compare: list[str], file: Path, texts: list[str], folder: Path) 
     assert count > 0.9 * len(texts)
 
 
-@pytest.mark.parametrize("name", sorted(pipelines.PIPELINES))
+@pytest.mark.parametrize("name", quick(sorted(pipelines.PIPELINES), [*MAIN, *CHOSEN]))
 def test_ids_are_pythons(compare: list[str], tmp_path: Path, name: str) -> None:
     count = QUICK if name in MAIN else VARIANT
     assert_same(
@@ -105,7 +108,8 @@ def test_real_vocabulary_of_bert(compare: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "part"), [*product(MAIN, range(PARTS)), *product(["albert", "xlm-roberta", "clusters"], range(1))]
+    ("name", "part"),
+    [*product(MAIN, range(PARTS)), *product(["albert", "xlm-roberta", "deberta-v3", "modernbert", "clusters"], [0])],
 )
 def test_many_more_texts(compare: list[str], tmp_path: Path, name: str, part: int) -> None:
     texts = pipelines.texts(seed=100 + part, count=MANY // PARTS)

@@ -136,6 +136,7 @@ def test_androguard_reads_it_too(made: Made) -> None:
 
 
 @pytest.mark.parity
+@pytest.mark.slow
 def test_the_default_model_makes_an_app_of_20_mb_at_most(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:

@@ -71,7 +71,9 @@ ASKED = [([], 5), (["--no-validate"], 4), (["--trim-vocab", "TEXTS"], 6), (["--n
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("options", "steps"), ASKED)
+@pytest.mark.parametrize(
+    ("options", "steps"), [*ASKED[2:], *(pytest.param(*one, marks=pytest.mark.slow) for one in ASKED[:2])]
+)
 def test_steps_are_counted_right_with_every_option(
     options: list[str], steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from foreign import endless_onnx, onnx_file, pte_file, tflite_file
 from reference import reference
 
@@ -117,7 +118,9 @@ def test_one_table_has_ratio_and_quality_and_a_busy_host_is_told(capsys: pytest.
     assert "host was busy: runs of host.onnx at 8 tokens differ by 80%" in warning
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target", [TARGETS[0], *(pytest.param(*one.values, marks=[*one.marks, pytest.mark.slow]) for one in TARGETS[1:])]
+)
 def test_a_bundle_is_profiled_at_its_lengths_or_those_asked_for(bundles: dict[str, Path], target: str) -> None:
     found = api.profile([bundles[target]], runs=3)
     assert [row.length for row in found.rows] == list(LENGTHS)
@@ -399,6 +402,19 @@ def test_layers_extend_the_line_and_weigh_the_shares() -> None:
     assert "counted with 1 and 2 layers, and extended to 5" in row.found.notes
 
 
+def test_layers_of_several_kinds_are_extended_by_whole_rounds() -> None:
+    def few(layers: int, kinds: tuple[str, ...] = ()) -> tuple[int, ...]:
+        config = replace(MODELS["modernbert"].config.tiny(), num_hidden_layers=layers, layer_types=kinds)
+        with torch.device("meta"):
+            model = Model(MODELS["modernbert"], config, "base")
+        return extrapolate.Whole("m", model, None, "onnx", "fp32", (), (8,), None).few
+
+    assert [few(layers) for layers in (22, 21, 5, 3, 1)] == [(4, 7), (3, 6), (5,), (3,), (1,)]
+    whole, local = "full_attention", "sliding_attention"
+    assert few(4, (whole, local, whole, local)) == (2, 4)
+    assert few(4, (whole, local, local, local)) == (4,)
+
+
 def test_fewer_layers_have_the_same_weights() -> None:
     whole = Model(MODELS["rembert"], MODELS["rembert"].config.tiny(), "masked-lm").random_init(3)
     small = extrapolate.cut(whole, 1)
@@ -419,15 +435,16 @@ def test_layers_are_not_extrapolated_where_the_whole_is_quicker(bundles: dict[st
 @needs["onnx"]
 @pytest.mark.parity
 @pytest.mark.slow
-def test_extrapolated_counts_are_those_of_the_whole_file(tmp_path: Path) -> None:
-    config = replace(MODELS["squeezebert"].config.tiny(), num_hidden_layers=4)
-    reference("squeezebert", "base", config).save_pretrained(tmp_path / "checkpoint")
+@pytest.mark.parametrize(("family", "layers"), [("squeezebert", 4), ("modernbert", 11)])
+def test_extrapolated_counts_are_those_of_the_whole_file(tmp_path: Path, family: str, layers: int) -> None:
+    config = replace(MODELS[family].config.tiny(), num_hidden_layers=layers)
+    reference(family, "base", config).save_pretrained(tmp_path / "checkpoint")
     edgebert.export(tmp_path / "checkpoint", target="onnx", lengths=(16,), out=tmp_path / "out")
     (whole,) = api.profile([tmp_path / "out"], ["pixel-4"]).rows
     (line,) = api.profile([tmp_path / "out"], ["pixel-4"], extrapolate_layers=True).rows
     assert whole.instructions is not None
     assert line.instructions is not None
-    assert line.layers == 4
+    assert line.layers == layers
     assert line.file_bytes == whole.file_bytes
     # Python and the runtime's own share is greater in a tiny model than in one worth extrapolating.
     assert abs(line.instructions - whole.instructions) < 0.02 * whole.instructions

@@ -127,6 +127,7 @@ def test_a_file_runs_on_the_phone_and_all_but_the_runtime_is_removed(
 
 @needs_client
 @needs_sandbox
+@pytest.mark.slow
 def test_a_phone_with_few_tools_gets_file_by_file_and_keeps_nothing(plug: Plug, empty: Path, tmp_path: Path) -> None:
     for tool in ("tar", "sha256sum"):
         (empty / "bin" / tool).unlink()

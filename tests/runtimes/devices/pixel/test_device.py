@@ -66,9 +66,7 @@ KERNELS = {
 # Each runtime, type and phone of its own features once.
 QUICK = [
     ("pixel-9", "tflite-float32"),
-    ("pixel-3", "tflite-int8"),
     ("pixel-8", "tflite-int8"),
-    ("pixel-8", "onnx-float32"),
     ("pixel-4", "onnx-int8"),
 ]
 
