@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from edgebert.catalog import check_recipe
-from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency, Unsupported
+from edgebert.errors import ConversionFailed, EdgebertError, InputError, MissingDependency
 from edgebert.files import interrupts
 from edgebert.lowering import duplicate
 from edgebert.models import Model
 from edgebert.models.heads import Classifier, SentenceEmbedding
 from edgebert.models.signature import INPUTS
-from edgebert.quantization.recipes import TARGET_RECIPES, Recipe
+from edgebert.quantization.recipes import Recipe
 
 # Norms' factors where none were chosen for the model, see `lowering/half_norms.py`.
 USUAL: Mapping[str, float] = MappingProxyType({})
@@ -59,13 +59,10 @@ def check(target: str, needs: Sequence[str], model: Model, recipe: Recipe) -> No
     """Refuse, before any work, what no exporter of the target takes.
 
     Raises:
-        Unsupported: the target does not take the recipe, or has no way to write the family as yet.
+        Unsupported: the target does not take the recipe.
         MissingDependency: a package is not installed.
     """
     check_recipe(target, recipe.name)
-    if why := model.family.lacking.get(target):
-        others = ", ".join(name for name in TARGET_RECIPES if name not in model.family.lacking)
-        raise Unsupported(f"{model.family.name} is not exported to {target} as yet: {why}. Take one of {others}.")
     if command := missing(target, needs):
         raise MissingDependency(f"exporting {model.family.name} to {target} needs {', '.join(needs)}: {command}")
 

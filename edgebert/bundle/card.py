@@ -15,6 +15,7 @@ from edgebert.answers.reading import PLAIN, SIGMOID, SOFTMAX, TANH
 from edgebert.bundle.manifest import TOKENIZER, Manifest
 from edgebert.exporters.tflite.mediapipe import NOTE, RUNNERS
 from edgebert.files import ASSETS
+from edgebert.runtimes.executorch.program import FLOAT, method_name
 from edgebert.tokenizers import tokenizer
 
 README, LABELS, SOURCE_CARD = "README.md", "labels.txt", "SOURCE_CARD.md"
@@ -145,11 +146,13 @@ def _lengths(manifest: Manifest) -> str:
     lengths, longest = manifest.lengths, manifest.lengths[-1]
     if manifest.target == "onnx":
         return f"A row has any length up to {longest} tokens."
-    if manifest.target == "executorch":
+    if manifest.target == "executorch" and manifest.dynamic:
         return f"Method `forward` takes one row of up to {longest} tokens."
     taken = f"One row of {' or '.join(map(str, lengths))} tokens"
     if manifest.target == "tflite":
         taken += f", by signature {' or '.join(f'`tokens_{length}`' for length in lengths)}"
+    if manifest.target == "executorch":
+        taken += f", by method {' or '.join(f'`{method_name(FLOAT, length, longest)}`' for length in lengths)}"
     return f"{taken}: the smallest that fits the text is the quickest." if len(lengths) > 1 else f"{taken}."
 
 

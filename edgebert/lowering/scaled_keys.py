@@ -52,7 +52,8 @@ def scale_keys(model: Model) -> Model:
         model: one whose layers work on (B, T, C), its projections linear layers or 1x1 convolutions, or made of such.
     """
     lowered = duplicate(model)
-    for _, module in matched(lowered, "scale_keys", (*FORMS, *DIVIDING)):
+    kinds: tuple[type[nn.Module], ...] = (*FORMS, *DIVIDING)
+    for _, module in matched(lowered, "scale_keys", kinds):
         if type(module) in FORMS:
             key, heads = module.get_submodule("key"), int(module.n_heads)  # type: ignore[arg-type]
             module.__class__ = FORMS[type(module)]  # the same parts, another order of work

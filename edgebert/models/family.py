@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -59,7 +59,8 @@ class Family:
             module of a type that stands here is an error: leave out what is not to be rewritten.
         padding_invariant: whether the paper's definition gives the same answer when a sentence is padded further.
         depth: the config's field that counts the layers.
-        lacking: targets that no file is made for as yet, and what stands in the way.
+        token_cuts: whether layers cut at places that the number of tokens tells: a target which cuts no free axis makes
+            a graph for each length.
         first_position: of a config, the row of the position table that the first token reads: as many positions fewer
             than `max_position_embeddings` are left.
         model_types: what `config.json` calls it; empty where that is the name alone.
@@ -85,7 +86,7 @@ class Family:
     padding_invariant: bool = True
     depth: str = "num_hidden_layers"
     first_position: Callable[[Any], int] = lambda config: 0
-    lacking: Mapping[str, str] = field(default_factory=dict)
+    token_cuts: bool = False
     model_types: tuple[str, ...] = ()
     layer_numbers: Callable[[Any], tuple[tuple[int, ...], ...]] | None = None
     period: Callable[[Any], int] = lambda config: 1

@@ -1,5 +1,7 @@
 """ExecuTorch for XNNPACK: one program whose token axis is free from 1 to the longest length, batch 1.
 
+The delegate cuts no free axis. Where a family's layers ask for that, the program has a method for each length instead.
+
 The whole network is one XNNPACK graph, written here directly from the operators that torch.export gives, and not
 through `to_edge_transform_and_lower`: that one leaves LayerNorm, slices and embeddings to plain kernels, cuts the graph
 at each, and copies and retraces the model for every piece (51 s for a SqueezeBERT-base in fp32, minutes quantized).
@@ -19,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +32,7 @@ from edgebert.artifact import Artifact, Stored
 from edgebert.exporters import common
 from edgebert.exporters.common import UNTOLD, USUAL, About
 from edgebert.exporters.executorch.fx_rewrites import keep_groups_apart
-from edgebert.exporters.executorch.program import assemble
+from edgebert.exporters.executorch.program import Method, assemble
 from edgebert.exporters.executorch.translate import Translator
 from edgebert.exporters.executorch.weights import BLOCK, Plan, Range, Weights, quantize
 from edgebert.exporters.provenance import by_origin, origins
@@ -40,7 +43,7 @@ from edgebert.models.signature import INPUTS
 from edgebert.quantization import gptq
 from edgebert.quantization.observers import Samples, observe
 from edgebert.quantization.recipes import Recipe
-from edgebert.runtimes.executorch.program import FLOAT, HALF
+from edgebert.runtimes.executorch.program import FIXED_LENGTHS, FLOAT, HALF, method_name
 
 NEEDS = ("executorch", "flatbuffers")
 
@@ -64,7 +67,8 @@ def export(
     Args:
         model: the torch model; it is not changed.
         recipe: one that `check` lets through.
-        lengths: ascending; the last one bounds the token axis, and every length below it is served too.
+        lengths: ascending; the last one bounds the token axis, and every length below it is served too, but where the
+            family's layers cut it.
         path: the file to write; one that exists is replaced, when all went well.
         keep_float: patterns of modules that stay float, see `edgebert.quantization.recipes.kept`.
         samples: inputs from real texts, int32 (1, T), that static scales are found and 4-bit weights chosen on; without
@@ -86,14 +90,14 @@ def export(
         # Only now, for samples tell more of the last layer's numbers by all their tokens.
         lowered = _for_the_first(lowered, recipe)
         half = ("executorch", recipe.name) in WHERE and in_half is not None
-        content, stored = _convert(lowered, plan, longest, half, common.said(model, recipe, lengths, about))
+        content, stored = _convert(lowered, plan, lengths, half, common.said(model, recipe, lengths, about))
         weights = by_origin(stored.items(), origins(model, lowered))
     with replaced(path) as beside:
         beside.write_bytes(content)
     return Artifact(
         path,
         lengths,
-        dynamic=True,
+        dynamic=not model.family.token_cuts,
         tools={name: version(name) for name in ("torch", "executorch")},
         weights=weights,
         lowerings=lowered.lowerings,
@@ -127,6 +131,7 @@ def _for_all_tokens(model: Model, recipe: Recipe, longest: int) -> Model:
     grouped = lowering.SlicedLinears if by_token else lowering.GroupedPointwise
     # A place more than a sequence has: a cut that may be the whole is two cases to a tracer.
     lowered = lowering.find_buckets(lowering.trim_positions(model, longest), max(longest, 3) + 1)
+    lowered = lowering.convolve_tokens(lowering.fold_distances(lowered, longest, spare=0))
     lowered = lowering.tokens_before_channels(lowered, grouped)
     lowered = lowering.separate_convolutions(lowered)
     lowered = lowering.split_grouped_linears(lowering.columns_as_linears(lowered), grouped)
@@ -170,25 +175,22 @@ def _groups(model: Model, plan: Plan) -> dict[str, int]:
 
 
 def _convert(
-    model: Model, plan: Plan, longest: int, half: bool, told: Mapping[str, str]
+    model: Model, plan: Plan, lengths: tuple[int, ...], half: bool, told: Mapping[str, str]
 ) -> tuple[bytes, dict[str, Stored]]:
-    """The file's bytes, with `half` a second method in them, and how each parameter of the lowered model is stored."""
-    # torch.export makes a constant of a token axis of size 1.
-    traced = max(longest, 2)
-    examples = tuple(common.examples(1, traced).values())
-    tokens = torch.export.Dim("tokens", min=1, max=max(longest, 3))
-    names = list(model(*examples))
-    program = torch.export.export(model, examples, dynamic_shapes=({1: tokens},) * len(INPUTS), strict=False)
-    keep_groups_apart(program.graph)
-    forms = {FLOAT: Translator(program, plan, longest)}
-    if half:
-        forms[HALF] = Translator(program, plan, longest, half=True)  # see `Translator.linear`
-    for form in forms.values():
-        form.run()
-    translator = forms[FLOAT]
-    tables = {feed.table: _table(translator, feed.table) for feed in translator.feeds.values() if feed.table}
-    (last,) = (node for node in program.graph.nodes if node.op == "output")
-    outputs = {name: translator.shape(node) for name, node in zip(names, last.args[0], strict=True)}
+    """The file's bytes, with `half` a second form in them, and how each parameter of the lowered model is stored."""
+    longest, fixed = lengths[-1], model.family.token_cuts
+    names = list(model(*common.examples(1, longest).values()))
+    forms: dict[str, Translator] = {}
+    for length in reversed(lengths) if fixed else (longest,):
+        program = _trace(model, length, fixed)
+        for form in (FLOAT, HALF) if half else (FLOAT,):
+            translator = Translator(program, plan, length, half=form == HALF)  # see `Translator.linear`
+            translator.run()
+            forms[method_name(form, length, longest)] = translator
+    feeds = [feed for translator in forms.values() for feed in translator.feeds.values()]
+    whole = forms[FLOAT]
+    tables = {name: _table(whole, name) for name in dict.fromkeys(feed.table for feed in feeds) if name}
+    pairs = {feed.source: whole.tensors[feed.source].numpy() for feed in feeds if feed.kind == "pairs"}
     notes: dict[str, str | int] = {
         "producer": f"edgebert {version('edgebert')}",
         **{key: text for key, text in told.items() if text},
@@ -197,12 +199,27 @@ def _convert(
         "get_max_seq_len": longest,
         "get_vocab_size": model.config.vocab_size,
         "get_type_vocab_size": max(model.config.type_vocab_size, 1),  # without a table there is 0
+        **({FIXED_LENGTHS: ",".join(map(str, lengths))} if fixed else {}),
     }
-    methods = {name: (form.graph, list(form.feeds.values())) for name, form in forms.items()}
-    asked = {feed.source for feed in translator.feeds.values() if feed.kind == "pairs"}
-    pairs = {name: translator.tensors[name].numpy() for name in asked}
-    content = assemble(methods, tables, pairs, outputs, notes)
-    return content, _stored(translator, tables)
+    methods = {
+        name: Method(form.graph, list(form.feeds.values()), form.outputs(names), form.graph.longest if fixed else -1)
+        for name, form in forms.items()
+    }
+    return assemble(methods, tables, pairs, notes), _stored(whole, tables)
+
+
+def _trace(model: Model, length: int, fixed: bool) -> Any:
+    """The model as torch.export sees it, for a number of tokens or for any up to it."""
+    if fixed:
+        examples = tuple(common.examples(1, length).values())
+        program = torch.export.export(model, examples, strict=False)
+    else:
+        # torch.export makes a constant of a token axis of size 1.
+        examples = tuple(common.examples(1, max(length, 2)).values())
+        tokens = torch.export.Dim("tokens", min=1, max=max(length, 3))
+        program = torch.export.export(model, examples, dynamic_shapes=({1: tokens},) * len(INPUTS), strict=False)
+    keep_groups_apart(program.graph)
+    return program
 
 
 def _table(translator: Translator, name: str) -> Weights:

@@ -5,6 +5,7 @@ when the graph runs. No constant stands where XNNPACK would go on reading it fro
 norms go into operators that pack them, for the delegate may let the file go once its graph is built.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -260,7 +261,8 @@ class Graph:
         kernel = Weights(names[0], "fp32", (1, 1, 1, channels), scale.astype(np.float32).reshape(1, 1, 1, -1))
         if shift is not None:
             bias = self.weights(Weights(names[1], "fp32", (channels,), shift.astype(np.float32)))
-        even = self.reshape(x, (1, 1, -1, channels) if -1 in x.shape else (1, 1, 1, channels))
+        rows = -1 if -1 in x.shape else math.prod(x.shape) // channels
+        even = self.reshape(x, (1, 1, rows, channels))
         made = out if out and out.shape == even.shape else self.value(even.shape)
         self.convolution(even, self.weights(kernel), bias, made, channels, (1, 1))
         return made if out is made or not out else self.copy(made, out)

@@ -29,6 +29,7 @@ class Program:
 
     Attributes:
         longest: size of the token axis that memory is planned for.
+        tokens: size of the token axis; -1 where it is free.
         values: what `flatbuffer.write` takes.
         calls: likewise.
         operators: operator to its number.
@@ -37,6 +38,7 @@ class Program:
     """
 
     longest: int
+    tokens: int = -1
     values: list[flatbuffer.Table] = field(default_factory=list)
     calls: list[flatbuffer.Table] = field(default_factory=list)
     operators: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -74,39 +76,53 @@ class Program:
         self.calls.append({"instr_args": ("KernelCall", {"op_index": number, "args": args})})
 
 
+@dataclass(frozen=True, slots=True)
+class Method:
+    """An entry point of a file.
+
+    Attributes:
+        graph: what XNNPACK runs.
+        feeds: its inputs, in order.
+        outputs: name to shape, float32; -1 is the token axis.
+        tokens: size of that axis; -1 where it is free.
+    """
+
+    graph: Graph
+    feeds: list[Feed]
+    outputs: dict[str, Shape]
+    tokens: int = -1
+
+
 def assemble(
-    methods: dict[str, tuple[Graph, list[Feed]]], tables: dict[str, Weights], pairs: dict[str, np.ndarray],
-    outputs: dict[str, Shape], notes: dict[str, str | int],
-) -> bytes:  # fmt: skip
+    methods: dict[str, Method], tables: dict[str, Weights], pairs: dict[str, np.ndarray], notes: dict[str, str | int]
+) -> bytes:
     """The bytes of a .pte file.
 
     Args:
-        methods: name to what XNNPACK runs, and its inputs in order; all share constants by their names.
+        methods: by their names; all share constants by theirs.
         tables: the tables that feeds look into, float32 or int8 with a scale for each row.
         pairs: what stands for each pair of tokens, int32 (longest, longest) or more.
-        outputs: the program's outputs by name, float32; -1 is the token axis.
         notes: what the file says of itself; each becomes a method that returns it.
     """
     constants: dict[str, np.ndarray] = {}
     plans = [
-        _plan(name, index, Program(graph.longest, constants=constants), feeds, tables, pairs, outputs)
-        for index, (name, (graph, feeds)) in enumerate(methods.items(), 1)
+        _plan(name, index, method, Program(method.graph.longest, method.tokens, constants=constants), tables, pairs)
+        for index, (name, method) in enumerate(methods.items(), 1)
     ]
     # Their names stand together and not at each tensor, where Netron does not open a file that has them.
     notes = notes | {CONSTANT_NAMES: ",".join(constants)}
     plans += [_note(name, value) for name, value in notes.items()]
-    return _lay_out(plans, constants, [graph for graph, _ in methods.values()])
+    return _lay_out(plans, constants, [method.graph for method in methods.values()])
 
 
 def _plan(
-    name: str, segment: int, program: Program, feeds: list[Feed], tables: dict[str, Weights],
-    pairs: dict[str, np.ndarray], outputs: dict[str, Shape],
-) -> flatbuffer.Table:  # fmt: skip
+    name: str, segment: int, method: Method, program: Program, tables: dict[str, Weights], pairs: dict[str, np.ndarray]
+) -> flatbuffer.Table:
     """A method that feeds the graph in a segment of the file."""
-    places = {name: program.tensor((1, -1), "<i4") for name in INPUTS}
+    places = {name: program.tensor((1, program.tokens), "<i4") for name in INPUTS}
     kernels = _Kernels(program, places)
-    arguments = [kernels.feed(feed, tables, pairs) for feed in feeds]
-    results = [program.tensor(shape, "<f4") for shape in outputs.values()]
+    arguments = [kernels.feed(feed, tables, pairs) for feed in method.feeds]
+    results = [program.tensor(shape, "<f4") for shape in method.outputs.values()]
     program.calls.append({"instr_args": ("DelegateCall", {"delegate_index": 0, "args": [*arguments, *results]})})
     delegate = {"id": "XnnpackBackend", "processed": {"location": "SEGMENT", "index": segment}, "compile_specs": []}
     return {
@@ -147,6 +163,8 @@ class _Kernels:
                 return self.look(tables[feed.table], self.square(feed.source, pairs[feed.source]), feed.value.shape)
             case "count":
                 return self.rows("count", np.arange(self.program.longest, dtype=np.float32))
+            case "whole":
+                return self.program.tensor(feed.value.shape, "<f4", feed.table, tables[feed.table].data)
         table = tables[feed.table]
         if table.scale is None:
             return self.rows(table.name, table.data)
@@ -156,7 +174,7 @@ class _Kernels:
     def cast(self, source: str, dtype: str) -> int:
         """One of the program's inputs as another type, once."""
         if (source, dtype) not in self.read:
-            self.read[source, dtype] = self.copy(self.places[source], (1, -1), dtype)
+            self.read[source, dtype] = self.copy(self.places[source], (1, self.program.tokens), dtype)
         return self.read[source, dtype]
 
     def copy(self, source: int, shape: Shape, dtype: str) -> int:
@@ -169,13 +187,14 @@ class _Kernels:
     def rows(self, name: str, array: np.ndarray) -> int:
         """A constant's first rows, as many as there are tokens."""
         whole = self.program.tensor(array.shape, array.dtype.str, name, array)
-        return self.cut(whole, 0, (-1, *array.shape[1:]), array.dtype.str)
+        return self.cut(whole, 0, (self.program.tokens, *array.shape[1:]), array.dtype.str)
 
     def square(self, name: str, array: np.ndarray) -> int:
         """What stands for each pair of tokens in (longest, longest), int64 (1, T, T)."""
         whole = self.program.tensor((1, *array.shape), "<i4", name, array)
-        rows = self.cut(whole, 1, (1, -1, array.shape[1]), "<i4")
-        return self.copy(self.cut(rows, 2, (1, -1, -1), "<i4"), (1, -1, -1), "<i8")
+        tokens = self.program.tokens
+        rows = self.cut(whole, 1, (1, tokens, array.shape[1]), "<i4")
+        return self.copy(self.cut(rows, 2, (1, tokens, tokens), "<i4"), (1, tokens, tokens), "<i8")
 
     def cut(self, source: int, axis: int, shape: Shape, dtype: str) -> int:
         """The first places of an axis, as many as there are tokens."""

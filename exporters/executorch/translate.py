@@ -7,7 +7,7 @@ around it computes with plain kernels.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ class Feed:
     Attributes:
         kind: `lookup` (rows of a table by ids), `rows` (a table's first rows), `cast` (ids or mask to float),
             `count` (0, 1, 2 ... up to the last token, float), `pairs` (rows of a table by what stands for each pair
-            of tokens).
+            of tokens), `whole` (a table as it is).
         table: the parameter looked into; empty for the others.
         source: the program's input that is read, of `pairs` the constant (longest, longest); empty where only the
             number of tokens counts.
@@ -131,8 +131,15 @@ class Translator:
             else:
                 self.graph.reshape(self.get(node), shape, EXTERNAL_OUTPUT)
 
+    def outputs(self, names: Sequence[str]) -> dict[str, Shape]:
+        """The shapes of the program's outputs, by the names that they are given in order."""
+        (last,) = (node for node in self.program.graph.nodes if node.op == "output")
+        return {name: self.shape(node) for name, node in zip(names, last.args[0], strict=True)}
+
     def get(self, node: Any) -> Value:
         """The value of a node, translated when first asked for."""
+        if node not in self.done and node.name in self.names:
+            self.done[node] = self.feed("whole", self.names[node.name], "", self.four(node))
         if node not in self.done:
             handler = self.handlers.get(str(node.target)) if node.op == "call_function" else None
             if handler is None:
@@ -188,7 +195,7 @@ class Translator:
     def slice(self, node: Any) -> Value:
         """A stretch of an axis, or the first rows of a table."""
         source, dim, start, *_ = node.args
-        if source.op == "placeholder":
+        if source.op == "placeholder" and dim == 0:
             return self.feed("rows", self.names[source.name], "", self.shape(node))
         shape, axis = self.four(node), self.axis(source, dim)
         whole = self.four(source)
@@ -396,8 +403,8 @@ class Translator:
         return four_bits(name, chosen.integers, chosen.scales) if chosen else quantize(name, matrix, bits)
 
     def convolution(self, node: Any) -> Value:
-        """A grouped 1x1 convolution, or one along the tokens for each channel; its input is (1, T, C) turned."""
-        turn, weight, bias, _, padding, _, groups = node.args
+        """A grouped 1x1 convolution, or one along the tokens; its input is (1, T, C) turned."""
+        turn, weight, bias, _, padding, _, groups = (*node.args, (1, 1), 1)[:7]
         if str(turn.target) != "aten.permute.default" or list(turn.args[1]) != [0, 3, 1, 2]:
             raise ConversionFailed(f"no translation of {node.name}, a convolution over other axes, for XNNPACK.")
         x = self.graph.floats(self.get(turn.args[0]))

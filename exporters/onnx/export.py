@@ -168,9 +168,9 @@ def _halved(model: Model) -> Model:
             if tensor not in done:
                 done[tensor] = derived(tensor.half(), tensor)
             setattr(module, name, done[tensor])
-        for name, tensor in list(module.named_buffers(recurse=False)):
-            if tensor.is_floating_point():  # the angles of rotary positions
-                setattr(module, name, tensor.half())
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_floating_point():  # the angles of rotary positions
+                setattr(module, name, buffer.half())
     return halved
 
 

@@ -21,8 +21,11 @@ SEAL = b"edgebert sha256:"
 SEAL_KEY = "edgebert.seal"
 
 BACKEND = "XnnpackBackend"
-# Methods of a file that edgebert made: for every processor, and for ARM cores with half-precision arithmetic.
+# Methods of a file that edgebert made: for every processor, and for ARM cores with half-precision arithmetic. Where a
+# graph serves one length alone these are for the longest, and `forward_32`, `forward_half_32` for another.
 FLOAT, HALF = "forward", "forward_half"
+# The note that tells the lengths then, `32,128`.
+FIXED_LENGTHS = "fixed_lengths"
 # ExecuTorch's scalar types, by the schema's names.
 DTYPES = {
     "BYTE": "uint8", "CHAR": "int8", "SHORT": "int16", "INT": "int32", "LONG": "int64", "HALF": "float16",
@@ -72,6 +75,26 @@ class Contents:
     other: tuple[str, ...] = ()
     weights: tuple[Weight, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """Lengths that have a method each, ascending; empty where one serves every length."""
+        told = self.metadata.get(FIXED_LENGTHS, "")
+        return tuple(int(length) for length in told.split(",")) if told else ()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Every length that a file which edgebert made serves, ascending."""
+        return self.fixed or tuple(range(1, int(self.metadata["get_max_seq_len"]) + 1))
+
+    def method_for(self, form: str, length: int) -> str:
+        """The entry point for a length, one of `lengths`, in a form: FLOAT or HALF."""
+        return method_name(form, length, self.fixed[-1]) if self.fixed else form
+
+
+def method_name(form: str, length: int, longest: int) -> str:
+    """What the entry point for one length is called; tools that know no lengths run that of the longest."""
+    return form if length == longest else f"{form}_{length}"
 
 
 def load(path: Path) -> tuple[bytes, Contents]:

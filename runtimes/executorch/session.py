@@ -100,22 +100,22 @@ class ExecutorchSession:
         self._threads = threads
         self._module: Any = None
         ours = contents.seal == WHOLE and {spec.name for spec in contents.inputs} == set(INPUTS)
-        self._longest = int(contents.metadata["get_max_seq_len"]) if ours else 0
+        self._lengths = contents.lengths if ours else ()
         # Linux's name for ARM's half-precision arithmetic; where nothing tells of it, the other form is right too.
         halves = "asimdhp" in machine().get("features", "")
-        self._method = HALF if halves and HALF in contents.methods else FLOAT
+        self._form = HALF if halves and HALF in contents.methods else FLOAT
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Answer a batch, row by row, at the length it comes in.
+        """Answer a batch, row by row, at the length it comes in, or at the next of a file that has some alone.
 
         Raises:
             InputError: the inputs are not usable, an id lies outside its table, or edgebert did not make the file.
         """
-        if not self._longest:
+        if not self._lengths:
             names = ", ".join(f"{s.name} {s.dtype} {s.shape}" for s in self._contents.inputs)
             raise InputError(f"{self._path}: takes {names}; only a file that edgebert made can be run.")
         self._check_ids(inputs)
-        return run_rows(inputs, tuple(range(1, self._longest + 1)), self._run_row)
+        return run_rows(inputs, self._lengths, self._run_row)
 
     def _check_ids(self, inputs: Mapping[str, np.ndarray]) -> None:
         """The kernel that looks ids up ends the process at one outside its table."""
@@ -131,9 +131,10 @@ class ExecutorchSession:
 
         module = self._loaded()
         tensors = [torch.from_numpy(np.ascontiguousarray(row[name])) for name in INPUTS]
+        method = self._contents.method_for(self._form, tensors[0].shape[1])
         try:
             with _hushed():
-                answers = module.run_method(self._method, tensors)
+                answers = module.run_method(method, tensors)
         except RuntimeError as error:
             raise InputError(f"{self._path}: ExecuTorch refused the input: {_first_line(error)}") from error
         names = [spec.name for spec in self._contents.outputs]
@@ -164,7 +165,7 @@ class ExecutorchSession:
         """Free the module, and with it the file's map."""
         RUNNING.discard(self)
         self._module = None
-        self._longest = 0
+        self._lengths = ()
 
 
 def _facts(size: int, contents: program.Contents) -> Facts:
@@ -175,7 +176,7 @@ def _facts(size: int, contents: program.Contents) -> Facts:
         file_bytes=size,
         inputs=contents.inputs,
         outputs=contents.outputs,
-        lengths=(),
+        lengths=contents.fixed,
         ops=dict(ops.most_common()),
         nodes=sum(ops.values()),
         weights=contents.weights,

@@ -14,7 +14,15 @@ import numpy as np
 from edgebert.models.signature import INPUTS, Arrays
 from edgebert.runtimes.executorch import flatbuffer
 from edgebert.runtimes.executorch.flatbuffer import Table
-from edgebert.runtimes.executorch.program import BACKEND, FLOAT, HALF, ProgramFile, frame_graph, frame_program
+from edgebert.runtimes.executorch.program import (
+    BACKEND,
+    FLOAT,
+    HALF,
+    Contents,
+    ProgramFile,
+    frame_graph,
+    frame_program,
+)
 from edgebert.runtimes.executorch.session import load_bindings
 from edgebert.runtimes.session import Constant, Unrounded, run_rows
 
@@ -41,28 +49,28 @@ def open_unrounded(path: Path) -> tuple[Unrounded, ...]:
     contents = file.contents()
     content = _without_rounding(file, graphs)
     module = load_bindings()._load_for_executorch_from_buffer(content)
-    names = [spec.name for spec in contents.outputs]
-    longest = int(contents.metadata["get_max_seq_len"])
-    methods = [name for name in (FLOAT, HALF) if name in contents.methods]
-    return tuple(Unrounded(_Method(module, content, name, names, longest).run) for name in methods)
+    forms = [name for name in (FLOAT, HALF) if name in contents.methods]
+    return tuple(Unrounded(_Form(module, content, name, contents).run) for name in forms)
 
 
-class _Method:
-    """One method of a loaded file."""
+class _Form:
+    """The methods of a loaded file in one form, FLOAT or HALF."""
 
-    def __init__(self, module: Any, content: bytes, method: str, outputs: list[str], longest: int) -> None:
+    def __init__(self, module: Any, content: bytes, form: str, contents: Contents) -> None:
         self.module, self.content = module, content  # the runtime reads the bytes where they are
-        self.method, self.outputs, self.lengths = method, outputs, tuple(range(1, longest + 1))
+        self.form, self.contents = form, contents
+        self.outputs = [spec.name for spec in contents.outputs]
 
     def run(self, inputs: Arrays) -> Arrays:
         """Answer a batch (B, T), row by row."""
-        return run_rows({name: inputs[name] for name in INPUTS}, self.lengths, self.row)
+        return run_rows({name: inputs[name] for name in INPUTS}, self.contents.lengths, self.row)
 
     def row(self, row: Arrays) -> Arrays:
         """Answer one row."""
         import torch
 
-        answers = self.module.run_method(self.method, [torch.from_numpy(row[name].copy()) for name in INPUTS])
+        method = self.contents.method_for(self.form, row[INPUTS[0]].shape[1])
+        answers = self.module.run_method(method, [torch.from_numpy(row[name].copy()) for name in INPUTS])
         return {name: answer.numpy() for name, answer in zip(self.outputs, answers, strict=True)}
 
 

@@ -238,12 +238,7 @@ CASES = [
     if family != "bert" and task in MODELS[family].heads
 ]
 # Each family for each task from every target, in float and in 8 bits by turns.
-EVERY = [
-    (*case, *cell)
-    for i, case in enumerate(CASES)
-    for cell in CELLS[i % 2 :: 2]
-    if cell[0] not in MODELS[case[0]].lacking
-]
+EVERY = [(*case, *cell) for i, case in enumerate(CASES) for cell in CELLS[i % 2 :: 2]]
 FEW = [
     ("squeezebert", "sequence-classification", "coreml", "fp32"),
     ("convbert", "sentence-embedding", "executorch", "w8a8-dynamic"),

@@ -129,6 +129,32 @@ def test_distances_are_constants_of_each_layer(changes: dict[str, object], spare
     assert [tuple(table.shape) for table in tables] == [(4, 8, 2 * (20 + spare))] * len(kinds) * 2
 
 
+@pytest.mark.parametrize("groups", [1, 2, 32])
+def test_a_convolution_may_have_its_channels_last(groups: int) -> None:
+    model = visible("deberta-v2", "base", conv_kernel_size=5, conv_groups=groups)
+    lowered = lowering.convolve_tokens(model)
+    assert type(lowered.encoder.convolution.conv) is not nn.Conv1d
+    given = batch(model.config.vocab_size)
+    torch.testing.assert_close(lowered(**given), model(**given), rtol=0, atol=2e-5)
+
+
+def test_each_pair_of_tokens_has_its_bucket() -> None:
+    model = visible("mpnet", "base")
+    lowered = lowering.find_buckets(model, 20)
+    assert lowered.encoder.position_bias.pairs.shape == (20, 20)
+    for tokens in (1, 2, 20):
+        given = batch(model.config.vocab_size, tokens=tokens)
+        torch.testing.assert_close(lowered(**given), model(**given), rtol=0, atol=1e-6)
+
+
+def test_words_without_an_embedding_are_scored_by_a_linear_layer() -> None:
+    model = visible("mobilebert", "masked-lm")
+    lowered = lowering.columns_as_linears(model)
+    assert type(lowered.head.rest) is nn.Linear
+    given = batch(model.config.vocab_size)
+    torch.testing.assert_close(lowered(**given), model(**given), rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("family", ["modernbert", "nomic_bert"])
 def test_rotary_tables_keep_the_rows_that_are_read(family: str) -> None:
     model = Model(MODELS[family], MODELS[family].config.tiny(), "base").random_init()

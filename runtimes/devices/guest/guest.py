@@ -152,8 +152,12 @@ class _Executorch:
         self._metas = {name: self._module.method_meta(name) for name in self._module.method_names()}
         # Methods without inputs are constants that describe the file.
         sizes = {name: length_of(s for _, _, s in self._specs(name)) for name in self._metas if self._specs(name)}
-        whole = "forward_half" if "forward_half" in sizes and "asimdhp" in machine().get("features", "") else "forward"
-        self.entry = nearest({whole: sizes[whole]} if whole in sizes else sizes, self._job["length"])
+        form = "forward_half" if "forward_half" in sizes and "asimdhp" in machine().get("features", "") else "forward"
+        # Of a file with a method for each length `forward_32` and its like; of another maker's, whatever it has.
+        mine = {name: size for name, size in sizes.items() if name in (form, f"{form}_{size}")}
+        self.entry = nearest(mine or sizes, self._job["length"])
+        if "fixed_lengths" in self._metas:  # its methods take rows of their own length, and no shorter ones
+            self._job["length"] = sizes[self.entry]
 
     def _specs(self, method: str) -> Specs:
         tensors = [self._metas[method].input_tensor_meta(i) for i in range(self._metas[method].num_inputs())]

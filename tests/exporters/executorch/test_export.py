@@ -281,7 +281,29 @@ def test_the_file_is_mapped_and_must_not_change_before_it_is(exported, tmp_path:
         waiting.run(batch(8))
 
 
-@pytest.mark.parametrize("family", [name for name, family in MODELS.items() if "executorch" not in family.lacking])
+@pytest.mark.parity
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_family_that_cuts_tokens_has_a_method_for_each_length(groups: int, tmp_path: Path) -> None:
+    """DeBERTa, here with the convolution of the large ones."""
+    model = visible("deberta-v2", "token-classification", conv_kernel_size=3, conv_groups=groups)
+    both, one = tmp_path / "both.pte", tmp_path / "one.pte"
+    artifact = exporter.export(model, RECIPES["w8a8-dynamic"], (8, 16), both)
+    exporter.export(model, RECIPES["w8a8-dynamic"], (16,), one)
+    session = runtime.open(both)
+    assert (artifact.dynamic, session.facts().lengths) == (False, (8, 16))
+    assert program.load(both)[1].methods == ("forward", "forward_half", "forward_8", "forward_half_8")
+    # What both lengths read stands there once.
+    assert sum(weight.bytes for weight in session.facts().weights) == sum(
+        weight.bytes for weight in runtime.open(one).facts().weights
+    )
+    for tokens in (3, 8, 9, 16):
+        inputs = batch(tokens) | {"token_type_ids": np.zeros((4, tokens), np.int32)}
+        assert sqnr(expected(model, inputs)["logits"], session.run(inputs)["logits"]) > 24  # 34 seen
+    with pytest.raises(InputError, match="17 tokens"):
+        session.run(batch(17) | {"token_type_ids": np.zeros((4, 17), np.int32)})
+
+
+@pytest.mark.parametrize("family", MODELS)
 def test_lowering_is_exact_and_leaves_the_original(family: str) -> None:
     # ConvBERT's multiple choice reads the last token.
     model = visible(family, "multiple-choice" if "multiple-choice" in MODELS[family].heads else "token-classification")

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from foreign import SIZE, onnx_file, pte_file, tflite_file
+from tiny import visible
 
 from edgebert.errors import InputError, MissingDependency
+from edgebert.exporters.executorch import export as executorch
+from edgebert.quantization.recipes import RECIPES
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.devices import DEVICES, device_names, open_device
 from edgebert.runtimes.devices.device import HOST, Job, Latency, Measurement
@@ -120,6 +123,17 @@ def test_a_pte_file_runs_by_whatever_name_its_method_has(tmp_path: Path) -> None
     measure(path, inputs=tmp_path / "in.npz", outputs=tmp_path / "out.npz")
     out = np.load(tmp_path / "out.npz")["output_0"]
     assert np.abs(out - np.load(tmp_path / "expected.npy")).max() < 1e-5
+
+
+@needs["executorch"]
+def test_of_methods_for_several_lengths_the_one_that_fits_is_run(tmp_path: Path) -> None:
+    path = tmp_path / "a.pte"
+    executorch.export(visible("deberta-v2", "base"), RECIPES["fp32"], (8, 16), path)
+    for length, entry, taken in ((6, "forward_8", 8), (8, "forward_8", 8), (9, "forward", 16), (None, "forward", 16)):
+        found = measure(path, length=length)
+        assert (found.entry, [spec.shape for spec in found.inputs]) == (entry, [(1, taken)] * 3)
+    with pytest.raises(InputError, match="length 17; the file takes at most 16"):
+        measure(path, length=17)
 
 
 @needs["onnx"]
