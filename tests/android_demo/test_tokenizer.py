@@ -25,7 +25,7 @@ from edgebert.tokenizers.tokenizer import Encoding, Tokenizer
 DEFAULT = ROOT / "edgebert" / "assets" / "default" / "tokenizer.json"
 # A WordPiece, a Unigram and a BPE with all that a pipeline can have; the others are variants of theirs.
 MAIN = ("bert-added", "rembert", "roberta")
-QUICK, VARIANT, MANY = 10_000, 1_000, 500_000
+QUICK, VARIANT, MANY = 5_000, 1_000, 500_000
 PARTS = 5  # of MANY texts, for two processors
 # Of the variants one for each kind of step.
 CHOSEN = ("albert", "bert-cased", "bpe-unknown", "byte-pieces", "deberta-v3", "modernbert", "nfkc", "xlm-roberta")

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from shared import shared
+from tiers import quick
 from tiny import expected, samples, sqnr, visible
 
 from edgebert import lowering
@@ -91,7 +92,7 @@ def test_fp32_says_what_torch_says(exported, family: str, task: str, capfd: pyte
 
 @pytest.mark.parity
 @pytest.mark.parametrize("recipe", FLOOR)
-@pytest.mark.parametrize(("family", "task"), QUANTIZED)
+@pytest.mark.parametrize(("family", "task"), quick(QUANTIZED, QUANTIZED[:2]))
 def test_quantized_files_are_integers_and_close(exported, family: str, task: str, recipe: str) -> None:
     model, artifact = exported(family, task, recipe)
     session = runtime.open(artifact.path)
