@@ -49,6 +49,20 @@ class ConstantBuckets(mpnet.PositionBias):
         return F.embedding(self.pairs[:tokens, :tokens], self.terms).permute(2, 0, 1)
 
 
+class ConstantBias(mpnet.PositionBias):
+    """MPNet's term as it is added.
+
+    Attributes:
+        terms: (H, L, L) for each pair of tokens, of longest sequence L.
+    """
+
+    terms: nn.Parameter
+
+    def forward(self, tokens: int) -> Tensor:
+        """The term (H, T, T) for a number of tokens."""
+        return self.terms[:, :tokens, :tokens]
+
+
 def fold_distances(model: Model, longest: int, spare: int = 1) -> Model:
     """Project DeBERTa's table of distances before a model is written, with each layer's weights.
 
@@ -79,6 +93,18 @@ def fold_distances(model: Model, longest: int, spare: int = 1) -> Model:
             multiply(attention.key, 1 / attention.scale, "weight", "bias")
             attention.scale = 1.0
     table.table = table.norm = None  # read by nothing now
+    return lowered.eval()
+
+
+def fold_bias(model: Model, longest: int) -> Model:
+    """Look MPNet's term up before a model is written: a converter that knows the length would, and name it anew."""
+    lowered = duplicate(model)
+    for _, bias in matched(lowered, "fold_bias", (mpnet.PositionBias,)):
+        terms = derived(bias(longest).contiguous(), bias.table.weight)
+        del bias.bucket, bias.table
+        bias.__class__ = ConstantBias
+        assert isinstance(bias, ConstantBias)
+        bias.terms = terms
     return lowered.eval()
 
 

@@ -120,7 +120,8 @@ def lower(
     in_half: Mapping[str, float] | None = None,
 ) -> Model:
     """The exact rewrites this target gains from; parameters keep their names."""
-    lowered = lowering.fold_distances(lowering.trim_positions(model, longest), longest)
+    lowered = lowering.fold_bias(lowering.trim_positions(model, longest), longest)
+    lowered = lowering.fold_distances(lowered, longest, spare=0)
     return lowering.channels_before_tokens(lowered, longest)
 
 

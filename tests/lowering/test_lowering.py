@@ -138,13 +138,15 @@ def test_a_convolution_may_have_its_channels_last(groups: int) -> None:
     torch.testing.assert_close(lowered(**given), model(**given), rtol=0, atol=2e-5)
 
 
-def test_each_pair_of_tokens_has_its_bucket() -> None:
+def test_each_pair_of_tokens_has_its_bucket_or_its_term() -> None:
     model = visible("mpnet", "base")
-    lowered = lowering.find_buckets(model, 20)
-    assert lowered.encoder.position_bias.pairs.shape == (20, 20)
+    found, folded = lowering.find_buckets(model, 20), lowering.fold_bias(model, 20)
+    assert found.encoder.position_bias.pairs.shape == (20, 20)
+    assert folded.encoder.position_bias.terms.shape == (4, 20, 20)
     for tokens in (1, 2, 20):
         given = batch(model.config.vocab_size, tokens=tokens)
-        torch.testing.assert_close(lowered(**given), model(**given), rtol=0, atol=1e-6)
+        torch.testing.assert_close(found(**given), model(**given), rtol=0, atol=1e-6)
+        torch.testing.assert_close(folded(**given), model(**given), rtol=0, atol=1e-6)
 
 
 def test_words_without_an_embedding_are_scored_by_a_linear_layer() -> None:
