@@ -44,6 +44,7 @@ NARROWEST = 255 / LARGEST
 # A sum in half is rounded at each term: this share of its square is the variance, 2^-20 / 12 for numbers from 1 to 2,
 # and 0.54 of it on the mean of numbers from any power of two to the next.
 STEP = 0.54 * 2.0**-20 / 12
+NEXT_TO_NOTHING = 1_000.0  # in a mask, beside what hides a token
 STRETCHES = 4  # of a sum's terms, at whose ends it is looked at
 
 PRODUCTS = ("bmm", "matmul")
@@ -375,8 +376,14 @@ def _depthwise(weight: Tensor) -> bool:
 
 
 def _hides(x: Tensor) -> bool:
-    """Whether this is a mask, whose numbers do not grow: zeros, and what hides tokens."""
-    return x.dim() in (2, 4) and float(x.amax()) <= 0 and float(x.amin()) <= MASKED
+    """Whether this is a mask, whose numbers do not grow: what hides tokens once or twice, and next to nothing else.
+
+    MPNet's has a term for each distance in it.
+    """
+    if x.dim() not in (2, 4) or float(x.amin()) > MASKED / 2 or float(x.amax()) > NEXT_TO_NOTHING:
+        return False
+    away = torch.stack([(x - times * MASKED).abs() for times in (0, 1, 2)]).amin(0)
+    return float(away.amax()) <= NEXT_TO_NOTHING
 
 
 def _spoilt(kind: str, x: Tensor, made: Tensor) -> Tensor:

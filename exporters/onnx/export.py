@@ -142,7 +142,7 @@ def lower(
         # A batched product with a constant would be quantized with a scale for each column of all groups together.
         lowered = lowering.split_grouped_linears(lowered, lowering.SlicedLinears)
         # The pointwise half of a separable convolution is a linear layer, which is quantized by channel.
-        lowered = lowering.separate_convolutions(lowered)
+        lowered = lowering.columns_as_linears(lowering.separate_convolutions(lowered))
     if recipe.activation_bits == 8:
         # The scores come from a product in half precision, which a division would follow as an operator of its own.
         lowered = lowering.scale_keys(lowered)

@@ -24,7 +24,7 @@ from edgebert.gate import golden, half
 from edgebert.gate.half import WHERE, Half, Where
 from edgebert.gate.parity import TOLERANCES
 from edgebert.lowering.half_norms import EMBEDDED, INNER, LARGEST, MARGIN, SMALLEST, Spread, find_factors
-from edgebert.models import Model
+from edgebert.models import MODELS, Model
 from edgebert.quantization.observers import Samples
 from edgebert.quantization.recipes import RECIPES
 from edgebert.report import Tolerance
@@ -134,7 +134,7 @@ def test_weights_in_half_count_as_another_rounding() -> None:
     assert "computes in float alone" in found.note
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 def test_ordinary_models_compute_in_half(family: str) -> None:
     model = visible(family, TASK)
     for target, recipe in WHERE:
@@ -263,13 +263,18 @@ def exported(model: Model, target: str, recipe: str, out: Path) -> Path | None:
     return out if out.exists() else None
 
 
-PHONED = [*(("bert", norm) for norm in NORMS), *((family, "feed-forward") for family in FAMILIES[1:])]
+# Each norm of BERT's in every file that computes in half, and each other family by turns.
+PHONED = [("bert", norm, *where) for norm in NORMS for where in WHERE]
+PHONED += [
+    (family, NORMS[i % 3], *[*WHERE][(i + turn) % len(WHERE)])
+    for i, family in enumerate(name for name in MODELS if name != "bert")
+    for turn in (0, 3)
+]
 
 
 @simulated
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "recipe"), [*WHERE])
-@pytest.mark.parametrize(("family", "norm"), PHONED)
+@pytest.mark.parametrize(("family", "norm", "target", "recipe"), PHONED)
 def test_a_phone_says_the_same_or_the_export_is_refused(
     tmp_path: Path, family: str, norm: str, target: str, recipe: str
 ) -> None:
@@ -289,8 +294,10 @@ def test_a_phone_says_the_same_or_the_export_is_refused(
 
 @simulated
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "recipe"), [*WHERE])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "target", "recipe"),
+    [(family, *[*WHERE][(i + turn) % len(WHERE)]) for i, family in enumerate(MODELS) for turn in (0, 2)],
+)
 def test_an_ordinary_model_says_the_same_on_a_phone(tmp_path: Path, family: str, target: str, recipe: str) -> None:
     bundle = exported(visible(family, TASK), target, recipe, tmp_path / "bundle")
     assert bundle is not None
