@@ -26,11 +26,12 @@ from edgebert.lowering.separable import SeparableTokens, convolve_tokens, separa
 from edgebert.lowering.single_query import query_inputs
 from edgebert.lowering.token_blocks import TokenBlocks, linears_in_blocks
 from edgebert.lowering.token_shifts import avoid_token_slices
+from edgebert.lowering.windows import cut_windows
 
 __all__ = [
     "GroupedForm", "GroupedPointwise", "SeparableTokens", "SlicedLinears", "TokenBlocks", "avoid_token_slices",
-    "channels_before_tokens", "columns_as_linears", "convolve_tokens", "duplicate", "find_buckets", "find_factors",
-    "first_token_only", "fold_bias", "fold_distances", "fold_norm_biases", "fuse_qkv", "linears_in_blocks",
-    "norms_in_half", "query_inputs", "scale_keys", "separate_convolutions", "split_grouped_linears",
-    "tokens_before_channels", "trim_positions",
+    "channels_before_tokens", "columns_as_linears", "convolve_tokens", "cut_windows", "duplicate", "find_buckets",
+    "find_factors", "first_token_only", "fold_bias", "fold_distances", "fold_norm_biases", "fuse_qkv",
+    "linears_in_blocks", "norms_in_half", "query_inputs", "scale_keys", "separate_convolutions",
+    "split_grouped_linears", "tokens_before_channels", "trim_positions",
 ]  # fmt: skip

@@ -143,6 +143,17 @@ def neighbours(x: Tensor) -> Tensor:
     return torch.cat([x[:, :, :-2], x[:, :, 1:-1], x[:, :, 2:]], dim=3)
 
 
+def worth_cutting(tokens: int, reach: int) -> bool:
+    """Whether a sequence is so much longer than what a token sees that blocks of it are less work."""
+    return tokens > BLOCKS * max(reach, BLOCK)
+
+
+def block_mask(reach: int, dtype: torch.dtype) -> Tensor:
+    """A finite (W, 3 W) term for the scores of a block that hides from each token those further away than `reach`."""
+    size = max(reach, BLOCK)
+    return band_mask(3 * size, reach, dtype)[size : 2 * size]
+
+
 class Windows:
     """The cut of T tokens into blocks of W, for attention that reaches no further than one.
 
@@ -150,24 +161,26 @@ class Windows:
         count: of blocks, N; 0 where nothing is cut.
     """
 
-    def __init__(self, tokens: int, reach: int) -> None:
-        """Cut `tokens`; a number of tokens that is only known at run time, to a tracer, is left whole."""
+    def __init__(self, tokens: int, reach: int, near: Tensor | None = None) -> None:
+        """Cut `tokens`; a number of them that is only known at run time, to a tracer, is left whole without `near`."""
         self.tokens, self.reach, self.size = tokens, reach, max(reach, BLOCK)
-        cut = type(tokens) is int and tokens > BLOCKS * self.size
-        self.count = -(-tokens // self.size) if cut else 0
+        self.cut = near is not None or (type(tokens) is int and worth_cutting(tokens, reach))
+        # Where the number is not known there is a block more: a tracer makes a constant of what may be one.
+        self.count = tokens // self.size + 2 if near is not None else -(-tokens // self.size) if self.cut else 0
+        self.near = near
 
     def blocks(self, x: Tensor, beyond: int, value: float = 0.0) -> Tensor:
         """Part (B, H, T, D) into blocks, (B, H, N + 2 beyond, W, D), filled up and with some of `value` at the ends."""
         batch, count, tokens, width = x.shape
         rest = self.count * self.size - tokens
         filled = F.pad(x, (0, 0, beyond * self.size, rest + beyond * self.size), value=value)
-        return filled.reshape(batch, count, self.count + 2 * beyond, self.size, width)
+        return filled.reshape(batch, count, -1, self.size, width)
 
     def mask(self, mask: Tensor) -> Tensor:
         """What to add to scores: of (B, 1, 1, T) for padding (B, 1, T, T), or (B, 1, N, W, 3 W) where it is cut."""
-        if not self.count:
+        if not self.cut:
             return mask + band_mask(self.tokens, self.reach, mask.dtype)
-        near = band_mask(3 * self.size, self.reach, mask.dtype)[self.size : 2 * self.size]  # (W, 3 W)
+        near = block_mask(self.reach, mask.dtype) if self.near is None else self.near
         return neighbours(self.blocks(mask.transpose(2, 3), 1, MASKED)).transpose(3, 4) + near
 
 
@@ -199,7 +212,7 @@ class Attention(nn.Module):
             scores = scores / self.scale
         context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, T, D) or (B, H, N, W, D)
         if windows is not None:
-            context = context.flatten(2, 3)[:, :, : x.shape[1]]
+            context = context.flatten(2, 3).narrow(2, 0, x.shape[1])
         out: Tensor = self.out(context.transpose(1, 2).reshape(x.shape))
         return out
 
@@ -231,10 +244,14 @@ class Layer(nn.Module):
 class ModernBertEncoder(nn.Module):
     """Embeddings, layers and a last norm: ids (B, T) to hidden states (B, T, C)."""
 
+    near: Tensor | None
+
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__()
         c = config
         self.reach = c.local_attention // 2
+        # What a block's scores get at every length, where that is known only at run time; see `lowering/windows.py`.
+        self.register_buffer("near", None, persistent=False)
         self.embeddings = Embeddings(c)
         width = c.hidden_size // c.num_attention_heads
         self.rotary = Rotary(width, c.max_position_embeddings, c.global_rope_theta)
@@ -246,9 +263,9 @@ class ModernBertEncoder(nn.Module):
         """Encode (B, T) ids into (B, T, C); token types change nothing."""
         x: Tensor = self.embeddings(input_ids)
         mask = additive_mask(attention_mask, x.dtype)
-        windows = Windows(input_ids.shape[1], self.reach)
+        windows = Windows(input_ids.shape[1], self.reach, self.near)
         near = windows.mask(mask)
-        cut = windows if windows.count else None
+        cut = windows if windows.cut else None
         for layer in self.layers:
             x = layer(x, near, self.local_rotary, cut) if layer.local else layer(x, mask, self.rotary, None)
         out: Tensor = self.norm(x)

@@ -91,7 +91,8 @@ def export(
         InputError: a static recipe has no samples, or the file cannot be written there.
         ConversionFailed: the converter gave up; the message names the log.
     """
-    lowered = lower(model, recipe, lengths[-1])
+    # Of several lengths the tracer knows none, and the converter fills no blocks up by what it does not know.
+    lowered = lower(lowering.cut_windows(model, lengths[-1]) if len(lengths) == 1 else model, recipe, lengths[-1])
     with common.contained("coreml", f"{model.family.name} for {model.task} in {recipe.name}"):
         # coremltools takes no more than one input of enumerated shapes below iOS 18, and int4 came with it.
         modern = len(lengths) > 1 or recipe.weight_bits == 4

@@ -94,8 +94,10 @@ def export(
         lowered = lower(model, recipe, longest)
         origin = origins(model, lowered)
 
+        constants = {name for name, _ in lowered.named_buffers()}  # angles of rotary positions, and masks
+
         def kept(name: str) -> bool:
-            return kept_float(model, origin.get(name, ()), keep_float)
+            return name in constants or kept_float(model, origin.get(name, ()), keep_float)
 
         ranges = activation_ranges(lowered, samples) if recipe.static else {}
         rounded = _rounded(lowered, kept, samples) if recipe.weight_bits == 4 and samples else {}
@@ -130,7 +132,8 @@ def lower(
     """The exact rewrites this target gains from, in float32; see edgebert/lowering for what each does."""
     # Rows that no length reaches are dead weight: 384 of 512 in a file for 128 tokens. torch takes a dimension of size
     # 1 for a constant, so that the free axis reaches 2 at least.
-    lowered = lowering.fold_distances(lowering.trim_positions(model, max(longest, 2)), max(longest, 2))
+    lowered = lowering.cut_windows(lowering.trim_positions(model, max(longest, 2)), longest)
+    lowered = lowering.fold_distances(lowered, max(longest, 2))
     if recipe.weight_bits == 16:
         # ONNX Runtime's grouped convolutions in half precision are wrong on ARM: 13 dB on a simulated Pixel.
         lowered = lowering.tokens_before_channels(lowered, lowering.SlicedLinears)
@@ -183,8 +186,10 @@ def _convert(model: Model, longest: int) -> Any:
     with torch.no_grad():
         names = list(model(*examples))
         program = torch.export.export(
-            model, examples, dynamic_shapes=({0: batch, 1: tokens},) * len(INPUTS), strict=False
-        )
+            model, examples, dynamic_shapes=({0: batch, 1: tokens},) * len(INPUTS), strict=False,
+            # What holds of every number of tokens, but cannot be proven of one that is rounded up to blocks.
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )  # fmt: skip
         exported = torch.onnx.export(
             program, (), dynamo=True, verbose=False, opset_version=OPSET, input_names=list(INPUTS), output_names=names
         )

@@ -219,6 +219,18 @@ def test_windows_are_cut_only_where_the_length_is_known(tokens: int) -> None:
     assert ranks == {4}  # of a block it would be five
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 15, 16, 17, 64, 65, 100])
+def test_windows_are_cut_at_every_length_where_the_longest_is_worth_it(tokens: int) -> None:
+    config = replace(MODELS["modernbert"].config.tiny(), max_position_embeddings=100)
+    model = Model(MODELS["modernbert"], config, "base").random_init()
+    lively(model)
+    assert lowering.cut_windows(model, 64).lowerings == {}
+    given = batch(config.vocab_size, tokens=tokens)
+    told = lowering.cut_windows(model, 65)(**given)["last_hidden_state"]
+    kept = given["attention_mask"] == 1
+    torch.testing.assert_close(told[kept], model(**given)["last_hidden_state"][kept], rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("family", ["squeezebert", "rembert", "bert", "mpnet", "albert"])
 def test_projections_of_one_input_are_joined(family: str) -> None:
     model = Model(MODELS[family], MODELS[family].config.tiny(), "token-classification").random_init()

@@ -139,6 +139,22 @@ def test_a_row_does_not_depend_on_its_neighbours(exported):
 
 
 @pytest.mark.parity
+def test_local_attention_costs_what_its_window_costs_at_every_length(tmp_path):
+    model = visible("modernbert", "token-classification", max_position_embeddings=128)
+    path = exporter.export(model, RECIPES["fp32"], (8, 128), tmp_path / "m.onnx").path
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+    shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.value_info}
+    seen = sorted(shapes[node.output[0]][-1] for node in graph.node if node.op_type == "Softmax")
+    assert seen == [0, 48, 48]  # one global layer, whose tokens see all, and two local ones with blocks of 16
+    session = runtime.open(path)
+    for tokens in (1, 8, 17, 64, 65, 128):
+        inputs = batch(4, tokens) | {"token_type_ids": np.zeros((4, tokens), np.int32)}
+        kept = inputs["attention_mask"] == 1
+        apart = session.run(inputs)["logits"] - expected(model, inputs)["logits"]
+        assert np.abs(apart[kept]).max() < 1e-4
+
+
+@pytest.mark.parity
 def test_inputs_are_checked(exported):
     _, path = exported("bert", "masked-lm")
     session = runtime.open(path)
