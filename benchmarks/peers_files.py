@@ -24,12 +24,20 @@ from edgebert.files import sha256
 from edgebert.gate import golden
 from edgebert.models import Model
 
-# Model to its preset, and what is changed of it: RemBERT's 32 layers are alike, and four of them tell the same.
+# Model to its preset, and what is changed of it: RemBERT's 32 layers are alike, and four of them tell the same, as two
+# do of other families.
 MODELS: dict[str, tuple[str, dict[str, int]]] = {
     "squeezebert": ("squeezebert-base", {}),
     "bert": ("bert-base", {}),
     "convbert": ("convbert-base", {}),
     "rembert-4": ("rembert-base", {"num_hidden_layers": 4}),
+    "roberta-2": ("roberta-base", {"num_hidden_layers": 2}),
+    "mpnet-2": ("mpnet-base", {"num_hidden_layers": 2}),
+    "albert-2": ("albert-base", {"num_hidden_layers": 2}),
+    "mobilebert-2": ("mobilebert-uncased", {"num_hidden_layers": 2}),
+    "deberta-2": ("deberta-v3-small", {"num_hidden_layers": 2}),
+    "modernbert-3": ("modernbert-base", {"num_hidden_layers": 3}),  # a global one and two local ones
+    "nomic-2": ("nomic-embed", {"num_hidden_layers": 2}),
 }
 RECIPES = {"fp32": "fp32", "int8": "w8a8-dynamic", "fp16": "fp16"}
 OURS = "edgebert"

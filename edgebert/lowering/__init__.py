@@ -7,7 +7,7 @@ weights with the original wherever no rewrite changes them.
 
 from edgebert.lowering.channels_first import channels_before_tokens
 from edgebert.lowering.columns import columns_as_linears
-from edgebert.lowering.distances import find_buckets, fold_bias, fold_distances
+from edgebert.lowering.distances import find_buckets, fold_bias, fold_distances, move_distances
 from edgebert.lowering.fused_qkv import fuse_qkv
 from edgebert.lowering.grouped import (
     GroupedForm,
@@ -32,6 +32,6 @@ __all__ = [
     "GroupedForm", "GroupedPointwise", "SeparableTokens", "SlicedLinears", "TokenBlocks", "avoid_token_slices",
     "channels_before_tokens", "columns_as_linears", "convolve_tokens", "cut_windows", "duplicate", "find_buckets",
     "find_factors", "first_token_only", "fold_bias", "fold_distances", "fold_norm_biases", "fuse_qkv",
-    "linears_in_blocks", "norms_in_half", "query_inputs", "scale_keys", "separate_convolutions",
+    "linears_in_blocks", "move_distances", "norms_in_half", "query_inputs", "scale_keys", "separate_convolutions",
     "split_grouped_linears", "tokens_before_channels", "trim_positions",
 ]  # fmt: skip

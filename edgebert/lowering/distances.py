@@ -24,13 +24,35 @@ class ConstantDistances(deberta_v2.Attention):
     distance_keys: nn.Parameter | None
     distance_queries: nn.Parameter | None
 
-    def distances(self, rows: tuple[Tensor, Tensor] | None, tokens: int) -> tuple[Tensor | None, Tensor | None]:
-        """Keys and queries of distances, (H, D, 2 T) each; None for what is not asked."""
+    def distances(self, rows: tuple[Tensor, Tensor] | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Keys and queries of distances, (H, D, 2 T) each, for (B, T, C); None for what is not asked."""
+        tokens = x.shape[1]
         keys, queries = (
             None if table is None else table[..., table.shape[-1] // 2 - tokens : table.shape[-1] // 2 + tokens]
             for table in (self.distance_keys, self.distance_queries)
         )
         return keys, queries
+
+
+class MovingDistances(ConstantDistances):
+    """The same, of tables that are no constants to a delegate which takes none as a product's second factor."""
+
+    def distances(self, rows: tuple[Tensor, Tensor] | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Keys and queries of distances, (H, D, 2 T) each, for (B, T, C); None for what is not asked."""
+        nothing = x[:1, :1, :1].clamp(0.0, 0.0)
+        keys, queries = (None if table is None else table + nothing for table in super().distances(rows, x))
+        return keys, queries
+
+
+def move_distances(model: Model) -> Model:
+    """Make what `fold_distances` folded a sum with nothing: XNNPACK multiplies by no constant in half precision.
+
+    A file of LiteRT's that asks for half precision would not be prepared on a phone which has it.
+    """
+    lowered = duplicate(model)
+    for _, attention in matched(lowered, "move_distances", (ConstantDistances,)):
+        attention.__class__ = MovingDistances
+    return lowered.eval()
 
 
 class ConstantBuckets(mpnet.PositionBias):
@@ -81,9 +103,9 @@ def fold_distances(model: Model, longest: int, spare: int = 1) -> Model:
         return lowered
     table: deberta_v2.Distances = lowered.encoder.get_submodule("distances")  # type: ignore[assignment]
     with torch.no_grad():
-        rows = table(longest + spare)
+        rows, any_text = table(longest + spare), torch.zeros(1, longest + spare, 1)
         for _, attention in found:
-            keys, queries = attention.distances(rows, longest + spare)
+            keys, queries = attention.distances(rows, any_text)
             made_of = [*table.parameters(), *attention.parameters()]
             attention.__class__ = ConstantDistances
             assert isinstance(attention, ConstantDistances)

@@ -232,8 +232,8 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         return x.reshape(batch, tokens, self.n_heads, width // self.n_heads).transpose(1, 2)
 
-    def distances(self, rows: tuple[Tensor, Tensor] | None, tokens: int) -> tuple[Tensor | None, Tensor | None]:
-        """Keys and queries of distances, (1, H, D, 2 T) each, of what those mean; None for what is not asked."""
+    def distances(self, rows: tuple[Tensor, Tensor] | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Keys and queries of distances, (1, H, D, 2 T) each, for (B, T, C); None for what is not asked."""
         if rows is None:
             return None, None
         falling, rising = rows
@@ -246,7 +246,7 @@ class Attention(nn.Module):
         """Attend within (B, T, C); `mask` is added to the scores (B, H, T, T), `rows` is what distances mean."""
         query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
         scores = query @ key.transpose(-1, -2)  # (B, H, T, T)
-        keys, queries = self.distances(rows, x.shape[1])
+        keys, queries = self.distances(rows, x)
         if keys is not None:
             scores = scores + shifted(query @ keys)
         if queries is not None:

@@ -175,7 +175,7 @@ def lower(
     lowered = lowering.split_grouped_linears(lowered, grouped)
     # A pass less over all numbers at each norm, and in half precision another.
     lowered = lowering.fold_norm_biases(lowered)
-    lowered = lowered if in_half is None else lowering.norms_in_half(lowered, in_half)
+    lowered = lowered if in_half is None else lowering.move_distances(lowering.norms_in_half(lowered, in_half))
     lowered = lowering.linears_in_blocks(lowered) if grouped is lowering.TokenBlocks else lowered
     lowered = lowering.scale_keys(lowered)
     lowered = lowering.query_inputs(lowering.first_token_only(lowered), grouped)

@@ -289,7 +289,8 @@ def test_a_phone_says_the_same_or_the_export_is_refused(
         assert (manifest.headroom is not None) or any("in float alone" in note for note in manifest.notes)
         taken.append(times)
     # One scale for a whole input has no room for a channel so much larger: static files are refused for that.
-    assert set(TIMES[:-1]) <= set(taken) or RECIPES[recipe].static
+    # In ModernBERT's stream, which is normalized at its end alone, an outlier drowns all else: no damage would show.
+    assert set(TIMES[:-1]) <= set(taken) or RECIPES[recipe].static or family == "modernbert"
 
 
 @simulated

@@ -120,9 +120,11 @@ def test_distances_are_constants_of_each_layer(changes: dict[str, object], spare
     model = Model(MODELS["deberta-v2"], config, "base").random_init()
     lively(model)
     lowered = lowering.fold_distances(lowering.trim_positions(model, 20), 20, spare)
+    moved = lowering.move_distances(lowered)
     for tokens in (1, 2, 19, 20):
         given = batch(config.vocab_size, tokens=tokens)
         torch.testing.assert_close(lowered(**given), model(**given), rtol=0, atol=2e-5)
+        torch.testing.assert_close(moved(**given), model(**given), rtol=0, atol=2e-5)
     assert not any("distances." in name for name in lowered.state_dict())
     tables = [one for name, one in lowered.state_dict().items() if name.endswith(("distance_keys", "distance_queries"))]
     kinds = config.pos_att_type if config.relative_attention else ()
