@@ -148,8 +148,11 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
             continue
         colour = "C1" if encoder.family in ("squeezebert", "mobilebert") else "C0"
         axes.scatter(ms, encoder.mnli, s=told["bytes"] / 1e5, color=colour, alpha=0.4, linewidths=0)
-        axes.annotate(name, (ms, encoder.mnli), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        below = name in ("BERT-base", "SqueezeBERT")  # another's name stands above
+        place = (0, -12) if below else (5, 4)
+        axes.annotate(name, (ms, encoder.mnli), xytext=place, textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
+    axes.margins(0.08)
     axes.set_xticks([10, 20, 50, 100, 200], ["10", "20", "50", "100", "200"])
     axes.minorticks_off()
     axes.set_xlabel(

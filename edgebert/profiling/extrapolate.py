@@ -66,6 +66,13 @@ class Whole:
         """How many the model has."""
         return int(getattr(self.model.config, self.model.family.depth))
 
+    def parameters(self, layers: int) -> int:
+        """How many numbers the model has with so many layers."""
+        with torch.device("meta"):
+            config = replace(self.model.config, **{self.model.family.depth: layers})
+            small = Model(self.model.family, config, self.model.task)
+        return sum(parameter.numel() for parameter in small.parameters())
+
     @property
     def few(self) -> tuple[int, ...]:
         """How many of its layers are counted: one or two rounds, and what all of them leave beside whole rounds."""
@@ -192,7 +199,9 @@ def extend(few: Sequence[Row], source: Whole) -> Row:
         latency = replace(b.latency, **times)
     note = f"counted with {' and '.join(map(str, source.few))} layers, and extended to {source.layers}"
     found = replace(b, machine=machine, estimate=estimate, latency=latency, notes=(*b.notes, note))
-    size = source.subject.file_bytes if source.subject else _grown(first.file_bytes, last.file_bytes, more)
+    # ALBERT's layers share their weights: further ones are none to store.
+    stored = more if source.parameters(source.few[-1]) < source.parameters(source.layers) else 0
+    size = source.subject.file_bytes if source.subject else _grown(first.file_bytes, last.file_bytes, stored)
     delegated = source.subject.delegated if source.subject else None
     return replace(last, found=found, file_bytes=size, delegated=delegated, layers=source.layers)
 

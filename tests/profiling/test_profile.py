@@ -415,6 +415,15 @@ def test_layers_of_several_kinds_are_extended_by_whole_rounds() -> None:
     assert few(4, (whole, local, local, local)) == (4,)
 
 
+def test_layers_that_are_shared_make_no_file_larger() -> None:
+    for family, layers, larger in (("albert", 5, False), ("bert", 5, True)):
+        config = replace(MODELS[family].config.tiny(), num_hidden_layers=layers)
+        source = extrapolate.Whole("m", Model(MODELS[family], config, "base"), None, "onnx", "fp32", (), (8,), None)
+        one = told("pixel-4", None, 8, modelled(3.0, 1000))
+        two = replace(one, file_bytes=one.file_bytes + 1_000)
+        assert extrapolate.extend([one, two], source).file_bytes == two.file_bytes + (3_000 if larger else 0)
+
+
 def test_fewer_layers_have_the_same_weights() -> None:
     whole = Model(MODELS["rembert"], MODELS["rembert"].config.tiny(), "masked-lm").random_init(3)
     small = extrapolate.cut(whole, 1)
