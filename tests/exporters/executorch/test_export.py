@@ -182,7 +182,7 @@ def test_half_numbers_between_products_say_the_same(
     float_session = runtime.open(artifact.path)
     monkeypatch.setattr(runtime, "machine", lambda: {"features": "fp asimd asimdhp"})
     session = runtime.open(artifact.path)
-    assert session._method == "forward_half"
+    assert session._form == "forward_half"
     for tokens in (16, 7, 1):
         inputs = batch(tokens, seed=9)
         try:
@@ -191,7 +191,7 @@ def test_half_numbers_between_products_say_the_same(
             pytest.skip(f"this processor has no half arithmetic: {error}")
         for name, want in expected(model, inputs).items():
             assert sqnr(want, got[name]) > FLOOR["w8a8-dynamic"]
-    assert float_session._method == ("forward_half" if "asimdhp" in machine().get("features", "") else "forward")
+    assert float_session._form == ("forward_half" if "asimdhp" in machine().get("features", "") else "forward")
 
 
 @pytest.mark.parity
