@@ -5,7 +5,7 @@
 Each file is a sentence encoder with random weights in `w8a8-dynamic`, exported in a process of its own with the gate
 on, whose greatest memory is told; answers are timed in another. Phones are simulated from one and two rounds of layers.
 The work folder keeps what a run that was ended goes on from, and gets the table. Needs
-`pip install -e ".[all]"` and `edgebert device setup pixel`; 2,048 tokens take ten minutes a file.
+`pip install -e ".[all]"` and `edgebert device setup pixel`.
 """
 
 import argparse

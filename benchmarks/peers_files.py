@@ -24,8 +24,8 @@ from edgebert.files import sha256
 from edgebert.gate import golden
 from edgebert.models import Model
 
-# Model to its preset, and what is changed of it: RemBERT's 32 layers are alike, and four of them tell the same, as two
-# do of other families.
+# Model to its preset, and what is changed of it: RemBERT's 32 layers are alike, and four of them tell the same. Those
+# with two layers or three tell of files that the embeddings have a greater part in.
 MODELS: dict[str, tuple[str, dict[str, int]]] = {
     "squeezebert": ("squeezebert-base", {}),
     "bert": ("bert-base", {}),

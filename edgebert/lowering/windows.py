@@ -2,7 +2,7 @@
 
 import torch
 
-from edgebert.lowering.rewrite import duplicate
+from edgebert.lowering.rewrite import duplicate, matched
 from edgebert.models.family import Model
 from edgebert.models.modernbert import ModernBertEncoder, block_mask, worth_cutting
 
@@ -10,8 +10,10 @@ from edgebert.models.modernbert import ModernBertEncoder, block_mask, worth_cutt
 def cut_windows(model: Model, longest: int) -> Model:
     """Let local layers work on blocks at every length, where the longest is worth it: else they cost its square."""
     lowered = duplicate(model)
-    encoder = lowered.encoder
-    if isinstance(encoder, ModernBertEncoder) and worth_cutting(longest, encoder.reach):
+
+    def worth_it(encoder: ModernBertEncoder) -> bool:
+        return worth_cutting(longest, encoder.reach)
+
+    for _, encoder in matched(lowered, "cut_windows", (ModernBertEncoder,), worth_it):
         encoder.near = block_mask(encoder.reach, torch.float32)
-        lowered.lowerings["cut_windows"] = ("encoder",)
     return lowered.eval()

@@ -5,6 +5,7 @@ and so is the seal of one that edgebert made. Delegates are looked into where th
 """
 
 import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -79,8 +80,9 @@ class Contents:
     @property
     def fixed(self) -> tuple[int, ...]:
         """Lengths that have a method each, ascending; empty where one serves every length."""
-        told = self.metadata.get(FIXED_LENGTHS, "")
-        return tuple(int(length) for length in told.split(",")) if told else ()
+        told = self.metadata.get(FIXED_LENGTHS, "").split(",")
+        # Any file may have such a note, and whatever in it.
+        return tuple(map(int, told)) if all(re.fullmatch("[1-9][0-9]{0,8}", length) for length in told) else ()
 
     @property
     def lengths(self) -> tuple[int, ...]:

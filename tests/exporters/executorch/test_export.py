@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -300,6 +301,8 @@ def test_a_family_that_cuts_tokens_has_a_method_for_each_length(groups: int, tmp
     for tokens in (3, 8, 9, 16):
         inputs = batch(tokens) | {"token_type_ids": np.zeros((4, tokens), np.int32)}
         assert sqnr(expected(model, inputs)["logits"], session.run(inputs)["logits"]) > 24  # 34 seen
+    for note in ("x", "0,8", "8,", "9" * 5000):  # of another maker's file
+        assert replace(session._contents, metadata={"fixed_lengths": note}).fixed == ()
     with pytest.raises(InputError, match="17 tokens"):
         session.run(batch(17) | {"token_type_ids": np.zeros((4, 17), np.int32)})
 

@@ -63,7 +63,7 @@ KERNELS = {
 }
 
 
-# Each runtime, type and phone of its own features once.
+# A kernel of floats, and one of integers in each of two runtimes.
 QUICK = [
     ("pixel-9", "tflite-float32"),
     ("pixel-8", "tflite-int8"),
