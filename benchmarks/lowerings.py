@@ -37,6 +37,7 @@ LOWERINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("edgebert.lowering", "tokens_before_channels"),
         ("edgebert.lowering", "separate_convolutions"),
         ("edgebert.lowering", "split_grouped_linears"),
+        ("edgebert.lowering", "fold_no_norms"),
         ("edgebert.lowering", "fold_norm_biases"),
         ("edgebert.lowering", "norms_in_half"),
         ("edgebert.lowering", "linears_in_blocks"),
@@ -48,6 +49,8 @@ LOWERINGS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "onnx": (
         ("edgebert.lowering", "trim_positions"),
+        ("edgebert.lowering", "fold_no_norms"),
+        ("edgebert.lowering", "fold_norm_biases"),
         ("edgebert.lowering", "tokens_before_channels"),
         ("edgebert.lowering", "split_grouped_linears"),
         ("edgebert.lowering", "separate_convolutions"),
@@ -62,6 +65,7 @@ LOWERINGS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "executorch": (
         ("edgebert.lowering", "trim_positions"),
+        ("edgebert.lowering", "fold_no_norms"),
         ("edgebert.lowering", "tokens_before_channels"),
         ("edgebert.lowering", "separate_convolutions"),
         ("edgebert.lowering", "split_grouped_linears"),

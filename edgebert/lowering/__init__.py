@@ -18,6 +18,7 @@ from edgebert.lowering.grouped import (
 )
 from edgebert.lowering.half_norms import find_factors, norms_in_half
 from edgebert.lowering.last_layer import first_token_only
+from edgebert.lowering.no_norms import fold_no_norms
 from edgebert.lowering.positions import trim_positions
 from edgebert.lowering.residual import fold_norm_biases
 from edgebert.lowering.rewrite import duplicate
@@ -31,7 +32,7 @@ from edgebert.lowering.windows import cut_windows
 __all__ = [
     "GroupedForm", "GroupedPointwise", "SeparableTokens", "SlicedLinears", "TokenBlocks", "avoid_token_slices",
     "channels_before_tokens", "columns_as_linears", "convolve_tokens", "cut_windows", "duplicate", "find_buckets",
-    "find_factors", "first_token_only", "fold_bias", "fold_distances", "fold_norm_biases", "fuse_qkv",
+    "find_factors", "first_token_only", "fold_bias", "fold_distances", "fold_no_norms", "fold_norm_biases", "fuse_qkv",
     "linears_in_blocks", "move_distances", "norms_in_half", "query_inputs", "scale_keys", "separate_convolutions",
     "split_grouped_linears", "tokens_before_channels", "trim_positions",
 ]  # fmt: skip

@@ -90,7 +90,8 @@ class ChannelScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale and shift each channel of (B, C, 1, T)."""
-        return x * self.weight[:, None, None] + self.bias[:, None, None]
+        scaled = x * self.weight[:, None, None]
+        return scaled if self.bias is None else scaled + self.bias[:, None, None]
 
 
 def tokens_first(x: Tensor) -> Tensor:
@@ -163,8 +164,8 @@ class MixedAttention(convbert.MixedAttention):
 class MobileBertAttention(mobilebert.Attention):
     """MobileBERT's attention over (1, C, 1, T)."""
 
-    def forward(self, x: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Attend by (1, width, 1, T) to what is made of `values` (1, C, 1, T)."""
+    def forward(self, asking: Tensor, x: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Attend by (1, width, 1, T), `asking` the same, to what is made of `values` (1, C, 1, T)."""
         width = _outputs(self.query)
         split = (self.n_heads, width // self.n_heads)
         context = _attend(self.query(x), self.key(x), self.value(values), split, mask)

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgebert.lowering.residual import multiply
-from edgebert.lowering.rewrite import derived, duplicate, matched
+from edgebert.lowering.rewrite import derived, duplicate, matched, multiply
 from edgebert.models import deberta_v2, mpnet
 from edgebert.models.family import Model
 

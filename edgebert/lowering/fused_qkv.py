@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from edgebert.lowering.grouped import GroupedForm
-from edgebert.lowering.residual import dense
-from edgebert.lowering.rewrite import derived, duplicate, matched, put
+from edgebert.lowering.rewrite import dense, derived, duplicate, matched, put
 from edgebert.lowering.scaled_keys import ScaledKeysAttention
 from edgebert.models import bert
 from edgebert.models.family import Model

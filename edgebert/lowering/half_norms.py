@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from edgebert.lowering.residual import multiply, stages, tell_stages
-from edgebert.lowering.rewrite import duplicate
+from edgebert.lowering.residual import stages, tell_stages
+from edgebert.lowering.rewrite import duplicate, multiply
 from edgebert.models.family import Model
 from edgebert.quantization.observers import Samples, observe
 
@@ -68,15 +68,17 @@ def norms_in_half(model: Model, factors: Mapping[str, float]) -> Model:
     lowered = duplicate(model)
     tell_stages(lowered, "norms_in_half")
     names = {module: name for name, module in lowered.named_modules() if type(module) is nn.LayerNorm}
-    between = list(stages(lowered))
-    for stage in between:
+    done = set()
+    for stage in stages(lowered):
+        if not isinstance(stage.norm, nn.LayerNorm):
+            continue
+        done.add(stage.norm)
         factor = factors.get(names[stage.norm], INNER)
         for part in (stage.source, stage.joined):
             multiply(part, factor, "weight", "bias")
         for reader in stage.readers:
             multiply(reader, 1 / factor, "weight")
         stage.norm.eps *= factor**2
-    done = {stage.norm for stage in between}
     for module, name in names.items():
         if module not in done:
             module.__class__ = HalfNorm

@@ -1,10 +1,12 @@
 """The last layer, computed only for the token that the head reads."""
 
+import torch
 from torch import Tensor, nn
 
-from edgebert.lowering.rewrite import duplicate, matched
-from edgebert.models import bert, convbert, heads
+from edgebert.lowering.rewrite import derived, duplicate, linear, matched, projections
+from edgebert.models import bert, convbert, deberta_v2, heads, mobilebert, modernbert, nomic_bert
 from edgebert.models.family import Model, executed, parted
+from edgebert.models.layers import Rotary
 
 
 def _first_row(mask: Tensor) -> Tensor:
@@ -28,10 +30,101 @@ class FirstTokenConvBertLayer(convbert.Layer):
         return self.answer(x[:, :1], x, mask)
 
 
+class FirstTokenDebertaV2Layer(deberta_v2.Layer):
+    """DeBERTa's layer that answers for the first token alone."""
+
+    def forward(self, x: Tensor, mask: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Map (B, T, C) to (B, 1, C)."""
+        return self.answer(x[:, :1], x, mask, rows)
+
+
+class FirstTokenMobileBertLayer(mobilebert.Layer):
+    """MobileBERT's layer that answers for the first token alone."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (B, T, C) to (B, 1, C)."""
+        first, values = x[:, :1], x
+        if self.narrow is not None and self.values_narrow:
+            values = self.narrow(x)
+            stream = values[:, :1]
+        else:
+            stream = first if self.narrow is None else self.narrow(first)
+        keys = values if self.narrow_attention is None else self.narrow_attention(x)
+        return self.answer(first, stream + self.attention(keys[:, :1], keys, values, mask))
+
+
+class FirstTokenModernBertAttention(nn.Module):
+    """ModernBERT's attention from the first token, whose query is made apart from all keys and values.
+
+    The first token is turned by no angle; where blocks are cut, it sees its own and the next.
+    """
+
+    def __init__(self, attention: modernbert.Attention) -> None:
+        """Take over the parts of `attention`."""
+        super().__init__()
+        self.n_heads, self.scale, self.out = attention.n_heads, attention.scale, attention.out
+        (qkv,) = projections(attention.qkv)
+        weight, bias = qkv.weight.flatten(1), qkv.bias
+        width = weight.shape[1]
+        self.query, self.key_value = (
+            linear(derived(weight[rows], qkv.weight), None if bias is None else derived(bias[rows], bias))
+            for rows in (slice(width), slice(width, None))
+        )
+
+    def forward(self, x: Tensor, mask: Tensor, rotary: Rotary, windows: modernbert.Windows | None) -> Tensor:
+        """Attend from the first token of (B, T, C); `mask` is added to the scores of all pairs or of `windows`."""
+        batch, _, width = x.shape
+        split = (batch, -1, self.n_heads, width // self.n_heads)
+        query = self.query(x[:, :1]).reshape(split).transpose(1, 2)  # (B, H, 1, D)
+        key, value = (part.reshape(split).transpose(1, 2) for part in self.key_value(x).chunk(2, dim=-1))
+        key = rotary(key)
+        if windows is not None:
+            key, value = (
+                modernbert.neighbours(windows.blocks(part, 1))[:, :, 0] for part in (key, value)
+            )  # (B, H, 3 W, D)
+            mask = mask[:, :, 0]
+        scores = query @ key.transpose(-1, -2)
+        if self.scale != 1.0:
+            scores = scores / self.scale
+        context = torch.softmax(scores + _first_row(mask), dim=-1) @ value  # (B, H, 1, D)
+        out: Tensor = self.out(context.transpose(1, 2).reshape(batch, 1, width))
+        return out
+
+
+class FirstTokenModernBertLayer(modernbert.Layer):
+    """ModernBERT's layer that answers for the first token alone."""
+
+    def forward(self, x: Tensor, mask: Tensor, rotary: Rotary, windows: modernbert.Windows | None) -> Tensor:
+        """Map (B, T, C) to (B, 1, C)."""
+        return self.answer(x[:, :1], self.attention(self.attention_norm(x), mask, rotary, windows))
+
+
+class FirstTokenNomicBertLayer(nomic_bert.Layer):
+    """Nomic BERT's layer that answers for the first token alone."""
+
+    def forward(self, x: Tensor, mask: Tensor, rotary: Rotary) -> Tensor:
+        """Map (B, T, C) to (B, 1, C)."""
+        return self.answer(x[:, :1], x, mask, rotary)
+
+
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
     bert.Layer: FirstTokenLayer,
     convbert.Layer: FirstTokenConvBertLayer,
+    deberta_v2.Layer: FirstTokenDebertaV2Layer,
+    mobilebert.Layer: FirstTokenMobileBertLayer,
+    modernbert.Layer: FirstTokenModernBertLayer,
+    nomic_bert.Layer: FirstTokenNomicBertLayer,
 }
+
+
+def reads_first(head: nn.Module) -> bool:
+    """Whether a head reads no token but the first."""
+    if type(head) is heads.SentenceEmbedding:
+        return set(head.pooling.modes) == {"cls"} and not head.states
+    pooler = head.pooler if type(head) is heads.Classifier else None
+    return type(pooler) in (heads.Pooler, heads.DenseFirst, heads.TransformFirst) or (
+        type(pooler) is heads.Summary and pooler.kind == "first"
+    )
 
 
 def first_token_only(model: Model) -> Model:
@@ -43,16 +136,17 @@ def first_token_only(model: Model) -> Model:
     in ExecuTorch.
 
     Args:
-        model: one whose layers work on (B, T, C); with another head, or layout, it comes back as it is.
+        model: one whose layers work on (B, T, C); with another head, or layout, it comes back as it is. So does a large
+            DeBERTa of one layer, whose convolution needs all tokens of it.
     """
     lowered = duplicate(model)
-    pooler = lowered.head.pooler if type(lowered.head) is heads.Classifier else None
-    reads_first = type(pooler) in (heads.Pooler, heads.DenseFirst) or (
-        type(pooler) is heads.Summary and pooler.kind == "first"
-    )
-    known = type(executed(lowered.encoder)[-1]) in FORMS
+    uses = executed(lowered.encoder)
+    known = type(uses[-1]) in FORMS
+    alone = len(uses) == 1 and getattr(lowered.encoder, "convolution", None) is not None
     # Of a layer that runs several times this use alone changes.
-    last = parted(lowered.encoder) if reads_first and known else None
+    last = parted(lowered.encoder) if reads_first(lowered.head) and known and not alone else None
     for _, layer in matched(lowered, "first_token_only", FORMS, lambda layer: layer is last):
         layer.__class__ = FORMS[type(layer)]  # the same parts, for fewer tokens
+        if isinstance(layer, FirstTokenModernBertLayer):
+            layer.add_module("attention", FirstTokenModernBertAttention(layer.attention))
     return lowered.eval()

@@ -2,16 +2,18 @@
 
 import itertools
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgebert.lowering.rewrite import derived, duplicate, matched, understood
-from edgebert.models import bert, convbert
+from edgebert.lowering.distances import ConstantDistances
+from edgebert.lowering.rewrite import NORMS, derived, duplicate, matched, projections, understood
+from edgebert.models import bert, convbert, deberta_v2, mobilebert, nomic_bert
 from edgebert.models.family import Model, executed
+from edgebert.models.layers import NoNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +28,57 @@ class Stage:
         by_token: whether each reader sees a token alone; ConvBERT's span sees its neighbours, and zeros at the ends.
     """
 
-    source: nn.LayerNorm | nn.Linear
+    source: nn.LayerNorm | NoNorm | nn.Linear
     readers: tuple[nn.Module, ...]
     joined: nn.Module
-    norm: nn.LayerNorm
+    norm: nn.LayerNorm | NoNorm
     by_token: bool = True
 
 
-# What is known to add to the stream and to normalize it as `Stage` says.
-LAYERS = (bert.Layer, convbert.Layer)
-ATTENTIONS = (bert.Attention, convbert.MixedAttention)
 READERS = ("query", "key", "value", "span_key", "span_value")
+
+
+def _of_two_halves(layer: Any, source: Any) -> Iterator[Stage]:
+    """The stages of a layer that is attention and then a feed-forward, with a gate or without."""
+    attention = layer.attention
+    found = {name: getattr(attention, name) for name in READERS if hasattr(attention, name)}
+    span = found.pop("span_key", None)
+    readers = (*found.values(), *([] if span is None else [span.pointwise]))
+    yield Stage(source, readers, attention.out, layer.attention_norm, span is None)
+    gate = (layer.gate,) if isinstance(layer, nomic_bert.Layer) else ()
+    yield Stage(layer.attention_norm, (layer.up, *gate), layer.down, layer.norm)
+
+
+def _of_mobilebert(layer: Any, source: Any) -> Iterator[Stage]:
+    """The stages of a layer of MobileBERT, whose feed-forwards stand in a stream of their own where it is narrowed."""
+    attention, narrow, asking = layer.attention, layer.narrow, layer.narrow_attention
+    keys = (attention.query, attention.key) if asking is None else ()
+    wide = [part.dense for part in (narrow, asking) if part is not None]
+    inner = source
+    if narrow is None:
+        yield Stage(source, (*keys, attention.value), attention.out, layer.attention_norm)
+    else:
+        of_values = (*keys, attention.value)
+        yield Stage(source, (*wide, *(() if layer.values_narrow else of_values)), layer.widen, layer.wide_norm)
+        inner = narrow.dense if isinstance(narrow.norm, nn.Identity) else narrow.norm
+        yield Stage(inner, of_values if layer.values_narrow else (), attention.out, layer.attention_norm)
+    inner = layer.attention_norm
+    for network in layer.before:
+        yield Stage(inner, (network.up,), network.down, network.norm)
+        inner = network.norm
+    yield Stage(inner, (layer.up,), layer.down, layer.narrow_norm)
+
+
+# What is known to add to the stream and to normalize it as `Stage` says, and where it does.
+LAYERS: dict[type[nn.Module], Callable[[Any, Any], Iterator[Stage]]] = {
+    bert.Layer: _of_two_halves,
+    convbert.Layer: _of_two_halves,
+    deberta_v2.Layer: _of_two_halves,
+    mobilebert.Layer: _of_mobilebert,
+    nomic_bert.Layer: _of_two_halves,
+}
+# DeBERTa's keys are distances' too, until those are constants.
+ATTENTIONS = (bert.Attention, convbert.MixedAttention, ConstantDistances, mobilebert.Attention, nomic_bert.Attention)
 
 
 def stages(model: Model) -> Iterator[Stage]:
@@ -58,17 +100,17 @@ def _halves(encoder: Any) -> Iterator[Stage]:
     project = getattr(encoder, "project", nn.Identity())
     source = encoder.embeddings.norm if isinstance(project, nn.Identity) else project
     uses = executed(encoder)
-    known = [understood(layer, LAYERS) and understood(layer.attention, ATTENTIONS) for layer in uses]
+    known = [understood(layer, tuple(LAYERS)) and understood(layer.attention, ATTENTIONS) for layer in uses]
     if len(set(uses)) < len(uses) and not all(known):
         return
-    for layer in itertools.compress(uses, itertools.accumulate(known, operator.and_)):
-        attention = layer.attention
-        found = {name: getattr(attention, name) for name in READERS if hasattr(attention, name)}
-        span = found.pop("span_key", None)
-        readers = (*found.values(), *([] if span is None else [span.pointwise]))
-        yield Stage(source, readers, attention.out, layer.attention_norm, span is None)
-        yield Stage(layer.attention_norm, (layer.up,), layer.down, layer.norm)
-        source = layer.norm
+    convolution = getattr(encoder, "convolution", None)
+    for number, layer in enumerate(itertools.compress(uses, itertools.accumulate(known, operator.and_))):
+        kind = next(kind for kind in LAYERS if isinstance(layer, kind))
+        for stage in LAYERS[kind](layer, source):
+            # A convolution reads the embeddings too, and padding among them as zeros.
+            if convolution is None or stage.source is not encoder.embeddings.norm:
+                yield stage
+        source = convolution.norm if convolution is not None and number == 0 else layer.norm
 
 
 def tell_stages(lowered: Model, rewrite: str) -> None:
@@ -76,29 +118,7 @@ def tell_stages(lowered: Model, rewrite: str) -> None:
     dict(matched(lowered, rewrite, (*LAYERS, *ATTENTIONS)))
 
 
-def projections(module: nn.Module) -> list[Any]:
-    """The linear layers and 1x1 convolutions, in the order of their outputs, that make up a projection."""
-    return [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
-
-
-def dense(layer: nn.Module) -> tuple[Tensor, Tensor, int]:
-    """Weight (outputs, inputs of a group), bias and groups of a projection in any of its forms."""
-    parts = projections(layer)
-    groups = parts[0].groups if isinstance(parts[0], nn.Conv2d) else len(parts)
-    weights, biases = ([getattr(part, name) for part in parts] for name in ("weight", "bias"))
-    weight = torch.cat([part.detach() for part in weights]).flatten(1)
-    return derived(weight, *weights), derived(torch.cat([part.detach() for part in biases]), *biases), groups
-
-
-def multiply(module: nn.Module, factor: float, *names: str) -> None:
-    """Give a module's parts new parameters, the old ones times a factor."""
-    for part in [module] if isinstance(module, nn.LayerNorm) else projections(module):
-        for name in names:
-            if (old := getattr(part, name)) is not None:
-                part.register_parameter(name, derived(old.detach() * factor, old))
-
-
-def fold_norm_biases(model: Model) -> Model:
+def fold_norm_biases(model: Model, kinds: tuple[type[nn.Module], ...] = NORMS) -> Model:
     """Leave out the biases of norms between layers: what they add goes into the biases of those that read them.
 
     A stream without its norm's bias reaches a projection as if its bias lacked what the projection makes of it, and
@@ -107,15 +127,16 @@ def fold_norm_biases(model: Model) -> Model:
 
     Args:
         model: one whose layers work on (B, T, C). Where neighbours are read with zeros beyond the ends, biases stay.
+        kinds: of norms: to some targets a LayerNorm's bias costs nothing, and a NoNorm's does.
     """
     lowered = duplicate(model)
     tell_stages(lowered, "fold_norm_biases")
     for stage in stages(lowered):
-        if isinstance(stage.source, nn.LayerNorm) and stage.by_token:
-            constant = stage.source.bias.detach()
+        if isinstance(stage.source, kinds) and stage.by_token:
+            bias = stage.source.bias
             for reader in stage.readers:
-                _add_bias(reader, _answer(reader, constant))
-            _add_bias(stage.joined, constant)
+                add_bias(reader, _answer(reader, bias.detach()), bias)
+            add_bias(stage.joined, bias.detach(), bias)
             stage.source.register_parameter("bias", None)
     return lowered.eval()
 
@@ -128,9 +149,10 @@ def _answer(layer: nn.Module, constant: Tensor) -> Tensor:
     return (answer - nothing)[0, 0]
 
 
-def _add_bias(layer: nn.Module, more: Tensor) -> None:
-    """Give a projection new biases, the old ones plus more."""
+def add_bias(layer: nn.Module, more: Tensor, *made_of: Tensor) -> None:
+    """Give a projection new biases: the old ones, where there are, plus more, which is made of other parameters."""
     parts = projections(layer)
     pieces = torch.split(more, [len(part.weight) for part in parts])
     for part, piece in zip(parts, pieces, strict=True):
-        part.register_parameter("bias", derived(part.bias.detach() + piece, part.bias))
+        old = () if part.bias is None else (part.bias,)
+        part.register_parameter("bias", derived(sum((one.detach() for one in old), piece), *old, *made_of))

@@ -4,12 +4,17 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from edgebert.errors import ConversionFailed
 from edgebert.models.family import Model
+from edgebert.models.layers import NoNorm
 
 Kind = TypeVar("Kind", bound=nn.Module)
+
+# What gives each channel a weight and a bias.
+NORMS = (nn.LayerNorm, NoNorm)
 
 
 def duplicate(model: Model) -> Model:
@@ -87,3 +92,25 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         linear.bias = derived(bias, bias)
     return linear
+
+
+def projections(module: nn.Module) -> list[Any]:
+    """The linear layers and 1x1 convolutions, in the order of their outputs, that make up a projection."""
+    return [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+
+
+def dense(layer: nn.Module) -> tuple[Tensor, Tensor, int]:
+    """Weight (outputs, inputs of a group), bias and groups of a projection in any of its forms."""
+    parts = projections(layer)
+    groups = parts[0].groups if isinstance(parts[0], nn.Conv2d) else len(parts)
+    weights, biases = ([getattr(part, name) for part in parts] for name in ("weight", "bias"))
+    weight = torch.cat([part.detach() for part in weights]).flatten(1)
+    return derived(weight, *weights), derived(torch.cat([part.detach() for part in biases]), *biases), groups
+
+
+def multiply(module: nn.Module, factor: float, *names: str) -> None:
+    """Give a module's parts new parameters, the old ones times a factor."""
+    for part in [module] if isinstance(module, NORMS) else projections(module):
+        for name in names:
+            if (old := getattr(part, name)) is not None:
+                part.register_parameter(name, derived(old.detach() * factor, old))

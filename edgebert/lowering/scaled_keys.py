@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edgebert.lowering.residual import multiply, projections
-from edgebert.lowering.rewrite import derived, duplicate, matched
+from edgebert.lowering.rewrite import derived, duplicate, matched, multiply, projections
 from edgebert.models import bert, convbert, mobilebert, modernbert, nomic_bert
 from edgebert.models.family import Model
 

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from edgebert.lowering.grouped import GroupedForm
 from edgebert.lowering.last_layer import FirstTokenLayer
-from edgebert.lowering.residual import dense
-from edgebert.lowering.rewrite import derived, duplicate, matched
+from edgebert.lowering.rewrite import dense, derived, duplicate, matched
 from edgebert.lowering.scaled_keys import ScaledKeysAttention
 from edgebert.models import bert
 from edgebert.models.family import Model, executed

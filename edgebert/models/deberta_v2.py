@@ -242,19 +242,27 @@ class Attention(nn.Module):
         queries = self.split(query(rising)).transpose(-1, -2) if "p2c" in self.kinds else None
         return keys, queries
 
-    def forward(self, x: Tensor, mask: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Attend within (B, T, C); `mask` is added to the scores (B, H, T, T), `rows` is what distances mean."""
-        query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
-        scores = query @ key.transpose(-1, -2)  # (B, H, T, T)
+    def forward(self, asking: Tensor, x: Tensor, mask: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Attend from all tokens, or from the first (B, 1, C), to (B, T, C).
+
+        Args:
+            asking: `x` itself, or its first token.
+            x: what is attended to.
+            mask: added to the scores (B, H, A, T).
+            rows: what distances mean.
+        """
+        query, key, value = self.split(self.query(asking)), self.split(self.key(x)), self.split(self.value(x))
+        scores = query @ key.transpose(-1, -2)  # (B, H, A, T)
         keys, queries = self.distances(rows, x)
         if keys is not None:
-            scores = scores + shifted(query @ keys)
+            scores = scores + (shifted(query @ keys) if asking is x else query @ keys[..., x.shape[1] :])
         if queries is not None:
-            scores = scores + shifted(key @ queries).transpose(-1, -2)
+            asked = shifted(key @ queries)
+            scores = scores + (asked if asking is x else asked[..., :1]).transpose(-1, -2)
         if self.scale != 1.0:  # else it is in the weights, see `lowering/distances.py`
             scores = scores / self.scale
-        context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, T, D)
-        out: Tensor = self.out(context.transpose(1, 2).reshape(x.shape))
+        context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, A, D)
+        out: Tensor = self.out(context.transpose(1, 2).reshape(asking.shape))
         return out
 
 
@@ -273,8 +281,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        x = self.attention_norm(x + self.attention(x, mask, rows))
-        out: Tensor = self.norm(x + self.down(self.act(self.up(x))))
+        return self.answer(x, x, mask, rows)
+
+    def answer(self, asking: Tensor, x: Tensor, mask: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+        """What becomes of the tokens `asking`, all of (B, T, C) or the first, in their shape."""
+        asking = self.attention_norm(asking + self.attention(asking, x, mask, rows))
+        out: Tensor = self.norm(asking + self.down(self.act(self.up(asking))))
         return out
 
 

@@ -59,7 +59,8 @@ class NoNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        return x * self.weight + self.bias
+        scaled = x * self.weight
+        return scaled if self.bias is None else scaled + self.bias  # where None, see `lowering/residual.py`
 
 
 def band_mask(tokens: int, reach: int, dtype: torch.dtype) -> Tensor:

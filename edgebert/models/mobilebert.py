@@ -152,13 +152,16 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         return x.reshape(batch, tokens, self.n_heads, width // self.n_heads).transpose(1, 2)
 
-    def forward(self, x: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Attend by (B, T, width) to what is made of `values` (B, T, C); `mask` is added to the scores (B, H, T, T)."""
-        query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(values))
-        scores = query @ key.transpose(-1, -2)  # (B, H, T, T)
+    def forward(self, asking: Tensor, x: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Attend from `asking` (B, A, width) by (B, T, width) to what is made of `values` (B, T, C).
+
+        `mask` is added to the scores (B, H, A, T).
+        """
+        query, key, value = self.split(self.query(asking)), self.split(self.key(x)), self.split(self.value(values))
+        scores = query @ key.transpose(-1, -2)  # (B, H, A, T)
         if self.scale != 1.0:  # else it is in the weights, see `lowering/scaled_keys.py`
             scores = scores / self.scale
-        context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, T, D)
+        context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, A, D)
         out: Tensor = self.out(context.transpose(1, 2).flatten(2))
         return out
 
@@ -225,8 +228,12 @@ class Layer(nn.Module):
         """Map (B, T, C) to (B, T, C)."""
         stream = x if self.narrow is None else self.narrow(x)  # (B, T, width)
         values = stream if self.values_narrow else x
-        asking = values if self.narrow_attention is None else self.narrow_attention(x)
-        stream = self.attention_norm(stream + self.attention(asking, values, mask))
+        keys = values if self.narrow_attention is None else self.narrow_attention(x)
+        return self.answer(x, stream + self.attention(keys, keys, values, mask))
+
+    def answer(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What becomes of tokens (B, A, C) whose narrowed sum with attention is `attended` (B, A, width)."""
+        stream = self.attention_norm(attended)
         for network in self.before:
             stream = network(stream)
         out: Tensor = self.narrow_norm(stream + self.down(self.act(self.up(stream))))

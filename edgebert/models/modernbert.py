@@ -235,7 +235,11 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, rotary: Rotary, windows: Windows | None) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        x = x + self.attention(self.attention_norm(x), mask, rotary, windows)
+        return self.answer(x, self.attention(self.attention_norm(x), mask, rotary, windows))
+
+    def answer(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What becomes of tokens (B, A, C) and what they found, in their shape."""
+        x = x + attended
         inner, gate = self.up(self.norm(x)).chunk(2, dim=-1)
         out: Tensor = x + self.down(self.act(inner) * gate)
         return out

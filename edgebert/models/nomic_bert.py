@@ -200,14 +200,15 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         return x.reshape(batch, tokens, self.n_heads, width // self.n_heads).transpose(1, 2)
 
-    def forward(self, x: Tensor, mask: Tensor, rotary: Rotary) -> Tensor:
-        """Attend within (B, T, C); `mask` is added to the scores (B, H, T, T)."""
-        query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
-        scores = rotary(query) @ rotary(key).transpose(-1, -2)  # (B, H, T, T)
+    def forward(self, asking: Tensor, x: Tensor, mask: Tensor, rotary: Rotary) -> Tensor:
+        """Attend from `asking`, all tokens or the first, to (B, T, C); `mask` is added to the scores (B, H, A, T)."""
+        query, key, value = self.split(self.query(asking)), self.split(self.key(x)), self.split(self.value(x))
+        query = rotary(query) if asking is x else query  # the first is turned by no angle
+        scores = query @ rotary(key).transpose(-1, -2)  # (B, H, A, T)
         if self.scale != 1.0:  # else it is in the weights, see `lowering/scaled_keys.py`
             scores = scores / self.scale
-        context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, T, D)
-        out: Tensor = self.out(context.transpose(1, 2).reshape(x.shape))
+        context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, A, D)
+        out: Tensor = self.out(context.transpose(1, 2).reshape(asking.shape))
         return out
 
 
@@ -227,8 +228,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, rotary: Rotary) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        x = self.attention_norm(x + self.attention(x, mask, rotary))
-        out: Tensor = self.norm(x + self.down(self.up(x) * self.act(self.gate(x))))
+        return self.answer(x, x, mask, rotary)
+
+    def answer(self, asking: Tensor, x: Tensor, mask: Tensor, rotary: Rotary) -> Tensor:
+        """What becomes of the tokens `asking`, all of (B, T, C) or the first, in their shape."""
+        asking = self.attention_norm(asking + self.attention(asking, x, mask, rotary))
+        out: Tensor = self.norm(asking + self.down(self.up(asking) * self.act(self.gate(asking))))
         return out
 
 

@@ -121,7 +121,7 @@ def lower(
     in_half: Mapping[str, float] | None = None,
 ) -> Model:
     """The exact rewrites this target gains from; parameters keep their names."""
-    lowered = lowering.fold_bias(lowering.trim_positions(model, longest), longest)
+    lowered = lowering.fold_bias(lowering.trim_positions(lowering.fold_no_norms(model), longest), longest)
     lowered = lowering.fold_distances(lowered, longest, spare=0)
     return lowering.channels_before_tokens(lowered, longest)
 

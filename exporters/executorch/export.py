@@ -131,7 +131,7 @@ def _for_all_tokens(model: Model, recipe: Recipe, longest: int) -> Model:
     grouped = lowering.SlicedLinears if by_token else lowering.GroupedPointwise
     # A place more than a sequence has: a cut that may be the whole is two cases to a tracer.
     lowered = lowering.find_buckets(lowering.trim_positions(model, longest), max(longest, 3) + 1)
-    lowered = lowering.convolve_tokens(lowering.fold_distances(lowered, longest, spare=0))
+    lowered = lowering.convolve_tokens(lowering.fold_distances(lowering.fold_no_norms(lowered), longest, spare=0))
     lowered = lowering.tokens_before_channels(lowered, grouped)
     lowered = lowering.separate_convolutions(lowered)
     lowered = lowering.split_grouped_linears(lowering.columns_as_linears(lowered), grouped)

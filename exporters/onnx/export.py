@@ -33,6 +33,7 @@ from edgebert.exporters.onnx.rewrites import lower_graph
 from edgebert.exporters.provenance import by_origin, kept_float, origins
 from edgebert.lowering.rewrite import derived
 from edgebert.models import Model
+from edgebert.models.layers import NoNorm
 from edgebert.models.signature import INPUTS
 from edgebert.quantization import gptq
 from edgebert.quantization.observers import Samples
@@ -134,6 +135,8 @@ def lower(
     # 1 for a constant, so that the free axis reaches 2 at least.
     lowered = lowering.cut_windows(lowering.trim_positions(model, max(longest, 2)), longest)
     lowered = lowering.fold_distances(lowered, max(longest, 2))
+    # The kernel of a LayerNorm adds its bias for nothing.
+    lowered = lowering.fold_norm_biases(lowering.fold_no_norms(lowered), (NoNorm,))
     if recipe.weight_bits == 16:
         # ONNX Runtime's grouped convolutions in half precision are wrong on ARM: 13 dB on a simulated Pixel.
         lowered = lowering.tokens_before_channels(lowered, lowering.SlicedLinears)

@@ -17,8 +17,9 @@ from edgebert.exporters import EXPORTERS
 from edgebert.lowering.last_layer import FORMS
 from edgebert.lowering.rewrite import sources
 from edgebert.lowering.single_query import SingleQueryAttention
-from edgebert.models import MODELS, Model, bert, heads, squeezebert
+from edgebert.models import MODELS, Model, bert, heads, mobilebert, squeezebert
 from edgebert.models.family import executed
+from edgebert.models.layers import NoNorm
 from edgebert.quantization.recipes import RECIPES, TARGET_RECIPES
 
 
@@ -38,7 +39,7 @@ def test_positions_that_are_read_stay_and_one_type_is_part_of_them() -> None:
 
 
 FIRST = ("sequence-classification", "multiple-choice")
-# Families whose layers no rewrite knows: they come back as they are.
+# Families whose attention is not BERT's.
 APART = ("deberta-v2", "modernbert", "nomic_bert", "mobilebert")
 
 
@@ -51,11 +52,62 @@ def test_the_last_layer_answers_for_the_first_token_where_the_head_reads_no_othe
     for name, expected in model(**given).items():
         torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=1e-5)
     *before, last = executed(lowered.encoder)
-    # ConvBERT's multiple choice reads the last token.
-    reads_first = task in FIRST and (family, task) != ("convbert", "multiple-choice") and family not in APART
+    # ConvBERT's multiple choice reads the last token, ModernBERT's heads the mean.
+    reads_first = task in FIRST and (family, task) != ("convbert", "multiple-choice") and family != "modernbert"
     assert (type(last) in FORMS.values()) == reads_first
     assert not any(type(layer) in FORMS.values() for layer in before)
     assert {id(weight) for weight in lowered.parameters()} == {id(weight) for weight in plain.parameters()}
+
+
+# Layers that tell tokens apart in other ways, and the heads that read the first.
+FIRST_READ: list[tuple[str, dict[str, object]]] = [
+    ("deberta-v2", {"share_att_key": False}),
+    ("deberta-v2", {"pos_att_type": ("c2p",), "conv_kernel_size": 3}),
+    ("deberta-v2", {"relative_attention": False, "position_biased_input": True}),
+    ("mobilebert", {"use_bottleneck_attention": True}),
+    ("mobilebert", {"key_query_shared_bottleneck": False, "intra_bottleneck_size": 32}),
+    ("mobilebert", {"use_bottleneck": False, "intra_bottleneck_size": 32}),
+    ("mobilebert", {"classifier_activation": False}),
+    ("modernbert", {"classifier_pooling": "cls"}),
+    ("modernbert", {"classifier_pooling": "cls", "num_hidden_layers": 4}),
+    ("modernbert", {"classifier_pooling": "cls", "attention_bias": True}),
+    ("nomic_bert", {"qkv_proj_bias": True}),
+]
+
+
+@pytest.mark.parametrize(("family", "changes"), FIRST_READ)
+@pytest.mark.parametrize("task", ["sequence-classification", "sentence-embedding"])
+def test_the_first_token_finds_what_it_found_among_all(family: str, changes: dict[str, object], task: str) -> None:
+    pooling = heads.Pooling(modes=("cls",), normalize=True)
+    config = replace(MODELS[family].config.tiny(), **changes, pooling=pooling)
+    model = Model(MODELS[family], config, task).random_init()
+    lively(model)
+    # ModernBERT's windows are cut from 65 tokens on, or at every length.
+    for before in (lowering.scale_keys, lowering.linears_in_blocks, lambda m: lowering.cut_windows(m, 80)):
+        lowered = lowering.first_token_only(before(lowering.fold_distances(model, 64)))
+        assert type(executed(lowered.encoder)[-1]) in FORMS.values()
+        for tokens in (1, 9, 64):
+            given = batch(config.vocab_size, tokens=tokens)
+            for name, expected in model(**given).items():
+                torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=2e-5)
+
+
+def test_a_convolution_of_the_only_layer_needs_all_its_tokens() -> None:
+    config = replace(MODELS["deberta-v2"].config.tiny(), num_hidden_layers=1, conv_kernel_size=3)
+    model = Model(MODELS["deberta-v2"], config, FIRST[0]).random_init()
+    lowered, given = lowering.first_token_only(model), batch(config.vocab_size)
+    torch.testing.assert_close(lowered(**given)["logits"], model(**given)["logits"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", [heads.MEAN, heads.Pooling(modes=("cls", "mean"))])
+def test_a_vector_of_more_than_the_first_token_needs_all(pooling: heads.Pooling) -> None:
+    model = Model(MODELS["bert"], replace(MODELS["bert"].config.tiny(), pooling=pooling), "sentence-embedding")
+    assert lowering.first_token_only(model.random_init()).lowerings["first_token_only"] == ()
+    # Nor is one enough where hidden states are told beside the vector.
+    model = Model(MODELS["bert"], replace(model.config, pooling=heads.Pooling(modes=("cls",))), "sentence-embedding")
+    assert lowering.first_token_only(model.random_init()).lowerings["first_token_only"]
+    model.head.states = True
+    assert lowering.first_token_only(model).lowerings["first_token_only"] == ()
 
 
 @pytest.mark.parametrize(("family", "task"), cells())
@@ -87,20 +139,46 @@ def test_biases_of_norms_between_layers_pass_to_others(family: str, task: str) -
     given = batch(model.config.vocab_size)
     for form in (lowering.GroupedPointwise, lowering.SlicedLinears, lowering.TokenBlocks):
         plain = lowering.separate_convolutions(lowering.tokens_before_channels(model, form))
-        plain = lowering.split_grouped_linears(plain, form)
+        plain = lowering.fold_distances(lowering.split_grouped_linears(plain, form), 11)
         lowered = lowering.fold_norm_biases(plain)
         for name, expected in model(**given).items():
             torch.testing.assert_close(lowered(**given)[name], expected, rtol=0, atol=2e-5)
         gone = plain.state_dict().keys() - lowered.state_dict().keys()
-        if family in APART:
-            assert not gone
-            continue
-        assert gone
         assert all(name.endswith("norm.bias") for name in gone)
+        assert (not gone) == (family == "modernbert")  # whose norms have none
         # The zeros beyond a span's ends have no bias in front of them; the last norm's is part of the answer.
-        assert not any(name.endswith("layers.1.norm.bias") for name in gone)
+        norm = "wide_norm" if family == "mobilebert" else "norm"
+        assert not any(name.endswith(f"layers.1.{norm}.bias") for name in gone)
         # ALBERT's last norm is its first layer's too.
-        assert (family in ("convbert", "albert")) == ("encoder.layers.0.norm.bias" not in gone)
+        kept = family in ("convbert", "albert", "modernbert")
+        assert kept == (f"encoder.layers.0.{norm}.bias" not in gone)
+
+
+PLAIN_NORMS: list[dict[str, object]] = [
+    {},
+    {"use_bottleneck_attention": True},
+    {"key_query_shared_bottleneck": False, "intra_bottleneck_size": 32},
+    {"use_bottleneck": False, "intra_bottleneck_size": 32},
+    {"normalization_type": "layer_norm"},
+]
+
+
+@pytest.mark.parametrize("changes", PLAIN_NORMS)
+def test_norms_that_divide_by_nothing_pass_to_what_stands_beside_them(changes: dict[str, object]) -> None:
+    model = Model(MODELS["mobilebert"], replace(MODELS["mobilebert"].config.tiny(), **changes), "base").random_init()
+    lively(model)
+    lowered = lowering.fold_norm_biases(lowering.fold_no_norms(model))
+    given = batch(model.config.vocab_size)
+    for name, expected in model(**given).items():
+        # Without norms that divide, numbers grow.
+        torch.testing.assert_close(
+            lowered(**given)[name], expected, rtol=0, atol=1e-5 * float(expected.detach().abs().max())
+        )
+    norms = [module for module in lowered.modules() if isinstance(module, NoNorm)]
+    # The last one's bias is part of the answer.
+    assert sum(norm.bias is not None for norm in norms) == (1 if norms else 0)
+    narrowed = [module for module in lowered.modules() if isinstance(module, mobilebert.Narrow)]
+    assert all(isinstance(part.norm, nn.Identity) for part in narrowed) == ("normalization_type" not in changes)
 
 
 DISTANCES: list[dict[str, object]] = [
