@@ -4,4 +4,5 @@ import sys
 
 from edgebert.cli.main import main
 
-sys.exit(main())
+if __name__ == "__main__":  # and no process that is started from here, as Dask's workers are
+    sys.exit(main())

@@ -77,14 +77,19 @@ def preflight(model: str | Path | Checkpoint, asked: Asked) -> tuple[tuple[int, 
     _check_patterns(outline, recipe, asked.keep_float)
     if asked.trim_vocab is None:  # what is trimmed may fit where the whole does not
         EXPORTERS[asked.target].check(outline, recipe)
-    positions = outline.family.longest(outline.config)
-    usual = tuple(length for length in LENGTHS if length <= positions) or (positions,)
+    usual, positions = usual_lengths(outline), outline.family.longest(outline.config)
     usual = usual[-1:] if asked.metadata else usual
     lengths = check_lengths(usual if asked.lengths is None else asked.lengths, positions)
     _check_metadata(asked, outline, lengths)
     count = sum(parameter.numel() for parameter in outline.parameters())
     size = sizes.estimate(outline, recipe, asked.keep_float)
     return lengths, f"load the model: {count / 1e6:.1f} M parameters, about {readable(size)} in {recipe.name}"
+
+
+def usual_lengths(model: Model) -> tuple[int, ...]:
+    """The lengths that a model is exported with where none are asked for."""
+    positions = model.family.longest(model.config)
+    return tuple(length for length in LENGTHS if length <= positions) or (positions,)
 
 
 def readable(size: int) -> str:

@@ -15,7 +15,7 @@ TOPS = ("edgebert", "exporters", "runtimes", "tests", "tools", "benchmarks", "do
 SOURCES = sorted(path for top in TOPS for path in (ROOT / top).rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "edgebert").rglob("*.md")])
 FILES = {path.name for path in ROOT.glob("*")} | {path.name for top in TOPS for path in (ROOT / top).rglob("*")}
-FILES.add("SOURCE_CARD.md")  # of a bundle
+FILES |= {"SOURCE_CARD.md", "report.md"}  # of a bundle, and of a sweep
 
 DOTTED = re.compile(r"(?<![\w./-])edgebert(?:\.[A-Za-z_]\w*)+")
 BELOW = re.compile(rf"(?<![\w./-])(?:{'|'.join(TOPS)})/[\w./-]*\w")

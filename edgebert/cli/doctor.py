@@ -9,12 +9,13 @@ from packaging.requirements import Requirement
 from edgebert.quantization.recipes import TARGET_RECIPES
 
 # The extras a user chooses from; each is a target, a file format to read, or what signs an app.
-EXTRAS = (*TARGET_RECIPES, "hub", "tf", "plot", "app")
+EXTRAS = (*TARGET_RECIPES, "hub", "tf", "plot", "app", "sweep")
 READS = {
     "hub": "checkpoints by their hub names",
     "tf": "TensorFlow checkpoints",
     "plot": "profile --plot",
     "app": "edgebert app",
+    "sweep": "edgebert sweep",
 }
 
 

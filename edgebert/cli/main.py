@@ -47,6 +47,12 @@ EXAMPLES = {
         "edgebert profile assistant other.tflite --device host --device pixel-4 --lengths 32,128",
         "edgebert profile assistant --csv > times.csv",
     ),
+    "sweep": (
+        "edgebert sweep my-checkpoint --device pixel-4 --device pixel-6 --eval dev.tsv -o sweep",
+        "edgebert sweep --target tflite --device pixel-6 --budget latency_ms=20@pixel-6 --budget size_mb=10",
+        "edgebert sweep --plan plan.toml --scheduler tcp://10.0.0.1:8786",
+    ),
+    "report": ("edgebert report sweep",),
     "device": ("edgebert device list", "edgebert device setup pixel"),
     "doctor": ("edgebert doctor",),
     "cache": ("edgebert cache", "edgebert cache clear"),
@@ -84,7 +90,8 @@ def main(argv: list[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         # Native code and converters make errors of their own of an interrupt.
         if _interrupts or isinstance(error, KeyboardInterrupt):
-            return _fail("interrupted; nothing half-made was left behind", 130, arguments.json)
+            left = str(error) if isinstance(error, KeyboardInterrupt) else ""
+            return _fail(f"interrupted; {left or 'nothing half-made was left behind'}", 130, arguments.json)
         return _failed(error, arguments.json)
     return code
 
@@ -229,6 +236,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("b", help="another bundle")
     _add_app(verb("app", app, "put a bundle into the Android app, as an APK to install or as a project of one's own"))
     _add_profile(verb("profile", profile, "time model files on this machine, simulated Pixels and real phones"))
+    _add_sweep(verb("sweep", sweep, "export, prove and time many files, and report which is best for which phone"))
+    sub = verb("report", report, "make the report of a sweep again, of what is done as yet")
+    sub.add_argument("folder", help="the sweep's")
+    sub.add_argument(
+        "--from", action="append", default=[], dest="shared", metavar="FILE",
+        help="show rows of edgebert profile --json, or that the app on a phone shared, beside (give it several times)",
+    )  # fmt: skip
     sub = verb("device", device, "list devices, or set one up")
     sub.add_argument("action", choices=("list", "setup"), help="what to do")
     sub.add_argument("name", nargs="?", help="the device to set up: pixel")
@@ -254,6 +268,43 @@ def _add_app(sub: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     sub.add_argument("--install", action="store_true", help="install it on the phone that is attached, with adb")
     sub.add_argument("--force", action="store_true", help="replace an app or project that is there already")
+
+
+def _add_sweep(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model", nargs="*", help="checkpoint folders, hub names, presets with --random-init, or default")
+    sub.add_argument("--plan", metavar="FILE", help="these options as keys of a TOML file; those given here count")
+    sub.add_argument(
+        "--target", action="extend", type=_words, metavar="T", help="runtimes to export for (default: all of them)"
+    )
+    sub.add_argument("--recipe", action="extend", type=_words, metavar="R", help="recipes (default: all of them)")
+    sub.add_argument(
+        "--lengths", type=_numbers, help="sequence lengths, such as 32,64,128 (the default where they fit)"
+    )
+    sub.add_argument(
+        "--device",
+        action="extend",
+        type=_words,
+        metavar="D",
+        help="such as pixel-4 (several for several; default: host)",
+    )
+    sub.add_argument(
+        "--eval", metavar="FILE", help="texts with labels (text, pair where there is one, label): .tsv, .jsonl"
+    )
+    sub.add_argument("--task", help="the head; otherwise the one that a checkpoint was saved with")
+    sub.add_argument("--random-init", action="store_true", help="take configs alone, with random weights")
+    sub.add_argument("--threads", type=int, help="threads of the runtimes (default: 1)")
+    sub.add_argument("--runs", type=int, help="runs that count, where a device measures (default: 20)")
+    sub.add_argument(
+        "--budget", action="append", metavar="LIMIT",
+        help="pick the fastest cell within latency_ms=20@pixel-6, size_mb=10, loss=0.5%% (several), or exit with 7",
+    )  # fmt: skip
+    sub.add_argument("--workers", type=int, metavar="N", help="cells at once on this machine (default: one a core)")
+    sub.add_argument("--scheduler", metavar="URL", help="a Dask cluster that is there, such as tcp://10.0.0.1:8786")
+    sub.add_argument("-o", "--out", default="sweep", help="folder of results and report (default: %(default)s)")
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
 
 
 def _add_profile(sub: argparse.ArgumentParser) -> None:
@@ -491,6 +542,20 @@ def profile(arguments: argparse.Namespace) -> int:
     from edgebert.cli import devices
 
     return devices.profile(arguments, _interrupted)
+
+
+def sweep(arguments: argparse.Namespace) -> int:
+    """Do many cells, and report."""
+    from edgebert.cli import sweep as verb
+
+    return verb.sweep(arguments, _interrupted)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Make a sweep's report again."""
+    from edgebert.cli import sweep as verb
+
+    return verb.report(arguments)
 
 
 def device(arguments: argparse.Namespace) -> int:

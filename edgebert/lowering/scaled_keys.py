@@ -68,8 +68,9 @@ def scale_keys(model: Model) -> Model:
     return lowered.eval()
 
 
-def _divide_keys(qkv: nn.Linear, scale: float) -> None:
+def _divide_keys(qkv: nn.Module, scale: float) -> None:
     """Give a projection new parameters whose middle third, that of the keys, is divided."""
-    for name, old in list(qkv.named_parameters()):
+    (part,) = projections(qkv)
+    for name, old in list(part.named_parameters(recurse=False)):
         query, key, value = old.detach().chunk(3)
-        qkv.register_parameter(name, derived(torch.cat([query, key / scale, value]), old))
+        part.register_parameter(name, derived(torch.cat([query, key / scale, value]), old))

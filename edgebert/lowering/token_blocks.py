@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from edgebert.lowering.rewrite import derived, duplicate, matched, put
@@ -50,9 +51,10 @@ def linears_in_blocks(model: Model) -> Model:
     """
     lowered = duplicate(model)
     inside = {id(module) for module in lowered.encoder.modules()}
-    chosen = matched(
-        lowered, "linears_in_blocks", (nn.Linear,), lambda layer: id(layer) in inside and layer.bias is not None
-    )
-    for name, layer in list(chosen):
-        put(lowered, name, TokenBlocks(layer.weight, layer.bias, 1))
+    for name, layer in list(matched(lowered, "linears_in_blocks", (nn.Linear,), lambda layer: id(layer) in inside)):
+        bias = layer.bias
+        # A kernel adds a bias in any case, and a converter makes an operator of its own of a convolution without.
+        if bias is None:
+            bias = derived(torch.zeros(layer.out_features), layer.weight)
+        put(lowered, name, TokenBlocks(layer.weight, bias, 1))
     return lowered.eval()

@@ -1,0 +1,289 @@
+"""Dask's workers do the cells of a sweep, each in a process of its own; what comes back is kept as it comes.
+
+A cell is one task, named by its key. Few are given out at a time, so that memory does not grow with their number. What
+a lost worker had is done again by another, which Dask sees to; what a lost connection had is asked for again here.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from edgebert.catalog import check_recipe
+from edgebert.errors import EdgebertError, InputError, MissingDependency
+from edgebert.sweep import contents
+from edgebert.sweep.plan import TORCH, Cell, versions
+from edgebert.sweep.records import FAILED, LOST, REFUSED, Record
+
+TRIES = 4  # times that a cell is begun, whose workers die
+PATIENCE = 60.0  # seconds to find a scheduler again
+WATCHED = 0.2  # seconds between looks at a cell's memory
+STARTED = "edgebert-sweep"  # the topic on which workers tell what they begin
+
+Work = Callable[[dict[str, Any], int | None], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A worker began a cell."""
+
+    key: str
+
+
+Told = Callable[[Begun | Record], None]
+
+
+def run(
+    cells: Sequence[Cell],
+    tell: Told,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    work: Work | None = None,
+) -> None:
+    """Do cells, and tell of each as it begins and once it is done.
+
+    Args:
+        cells: what to do; the same twice is done once.
+        tell: is told in this thread, a record once for each cell.
+        workers: of this machine, one a core where None; without `scheduler`.
+        scheduler: address of a Dask cluster that is there, to take in place of workers of this machine.
+        work: what a worker does for a cell's plain values and the memory that it may take; `in_a_process` where None.
+
+    Raises:
+        MissingDependency: Dask is not installed.
+        InputError: there is no scheduler at that address, or it was lost for long.
+    """
+    if find_spec("distributed") is None:
+        raise MissingDependency('a sweep needs Dask: run pip install "edgebert[sweep]"')
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # their tracebacks are no user's
+    waiting = deque({cell.key: cell for cell in cells}.values())
+    travelling = {one.sha256: one for cell in cells for one in (cell.content, cell.figures) if one and one.path}
+    while waiting:
+        with _client(workers, scheduler) as client:
+            if scheduler is not None:
+                _send(client, travelling.values())
+            begun = _listen(client)
+            try:
+                _give_out(client, waiting, begun, tell, work or in_a_process)
+            finally:
+                if scheduler is not None and client.status == "running":
+                    with contextlib.suppress(Exception):
+                        for sha256 in travelling:
+                            client.unregister_worker_plugin(_plugin(sha256))
+
+
+@contextlib.contextmanager
+def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
+    """A client of the cluster that is there, or of one made for this."""
+    import dask
+    import distributed
+
+    dask.config.set({
+        "distributed.comm.timeouts.connect": PATIENCE,
+        "distributed.scheduler.allowed-failures": TRIES - 1,
+    })
+    if scheduler is not None:
+        try:
+            client = distributed.Client(scheduler, timeout=PATIENCE)
+        except (OSError, ValueError) as error:
+            raise InputError(f"no Dask scheduler answers at {scheduler}: {error or 'it took too long'}") from None
+        with contextlib.closing(client):
+            yield client
+        return
+    count = workers or os.cpu_count() or 1
+    with (
+        distributed.LocalCluster(
+            n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+def _plugin(sha256: str) -> str:
+    return f"edgebert-{sha256}"
+
+
+def _send(client: Any, those: Any) -> None:
+    """Let every worker have what its cells need, those that come later too; once each."""
+    from distributed import WorkerPlugin
+
+    class Travelled(WorkerPlugin):  # type: ignore[misc]
+        """A model or texts, by what they are."""
+
+        def __init__(self, sha256: str, packed: bytes) -> None:
+            self.sha256, self.packed = sha256, packed
+
+        def setup(self, worker: Any) -> None:
+            """Keep it on the worker's machine."""
+            contents.unpack(self.sha256, self.packed)
+            self.packed = b""
+
+    for one in those:
+        client.register_plugin(Travelled(one.sha256, contents.pack(one)), name=_plugin(one.sha256))
+
+
+def _listen(client: Any) -> deque[str]:
+    """Keys of cells that workers begin, as they tell them."""
+    begun: deque[str] = deque()
+    client.subscribe_topic(STARTED, lambda event: begun.append(str(event[1]["key"])))
+    return begun
+
+
+def _give_out(client: Any, waiting: deque[Cell], begun: deque[str], tell: Told, work: Work) -> None:
+    """Give out cells and take in what comes of them, until none waits or the client is lost."""
+    from distributed import wait
+    from distributed.scheduler import KilledWorker
+
+    out: dict[Any, Cell] = {}
+    lost_at = 0.0
+    while waiting or out:
+        slots = max(sum(client.nthreads().values()), 1) if client.status == "running" else 1
+        # One for each slot: Dask counts a worker's death against all that it was to do.
+        while waiting and len(out) < slots and client.status == "running":
+            cell = waiting.popleft()
+            future = client.submit(
+                _on_a_worker, work, asdict(cell) | {"key": cell.key}, key=f"cell-{cell.key}", pure=False
+            )
+            out[future] = cell
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError, CancelledError):
+            wait(list(out), timeout=1.0, return_when="FIRST_COMPLETED")
+        while begun:
+            tell(Begun(begun.popleft()))
+        for future in [one for one in out if one.status != "pending"]:
+            cell = out.pop(future)
+            if future.status in ("cancelled", "lost"):
+                waiting.appendleft(cell)
+                continue
+            error = future.exception() if future.status == "error" else None
+            if error is None:
+                record = Record(**future.result())
+            elif isinstance(error, KilledWorker):
+                record = _ended(cell, LOST, f"{TRIES} workers died of it, one after the other")
+            else:
+                record = _ended(cell, FAILED, f"{type(error).__name__}: {error}")
+            tell(record)
+            future.release()
+        if client.status == "running":
+            lost_at = 0.0
+        elif client.status == "closed" or (lost_at and time.monotonic() - lost_at > PATIENCE):
+            waiting.extendleft(out.values())
+            return
+        else:
+            lost_at = lost_at or time.monotonic()
+
+
+def _ended(cell: Cell, status: str, reason: str) -> Record:
+    return Record(cell.key, cell.model, cell.target, cell.recipe, status, reason, versions=dict(cell.versions))
+
+
+def _on_a_worker(work: Work, told: dict[str, Any]) -> dict[str, Any]:
+    """A cell on a worker: told that it begins, refused by a worker of another version, and done."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    worker.log_event(STARTED, {"key": told["key"]})
+    return work(told, worker.memory_manager.memory_limit)
+
+
+def in_a_process(told: dict[str, Any], memory: int | None) -> dict[str, Any]:
+    """Do a cell in a process of its own, which may take so much memory.
+
+    Args:
+        told: the cell's plain values, and its key.
+        memory: bytes; None for no limit.
+
+    Returns:
+        The record's plain values.
+    """
+    asked = {name: value for name, value in told.items() if name != "key"}
+    record = Record(told["key"], told["model"], told["target"], told["recipe"], versions=dict(told["versions"]))
+    if (here := versions(told["target"])) != dict(told["versions"]):
+        other = ", ".join(
+            f"{name} {here[name] or 'missing'}" for name in here if here[name] != told["versions"].get(name)
+        )
+        record.reason = f"a worker has other versions than this sweep: {other}; install the same there"
+        return asdict(record)
+    try:
+        if record.target != TORCH:
+            check_recipe(record.target, record.recipe)
+    except EdgebertError as error:
+        record.status, record.reason, record.exit_code = REFUSED, str(error), error.exit_code
+        return asdict(record)
+    with tempfile.TemporaryDirectory(prefix="edgebert-cell-") as folder:
+        answer, log = Path(folder, "answer.json"), Path(folder, "log")
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        with log.open("wb") as written:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "edgebert.sweep.cell"], stdin=subprocess.PIPE, stdout=written, stderr=written,
+                env=environment, start_new_session=True,
+            )  # fmt: skip
+            try:
+                assert process.stdin is not None
+                process.stdin.write(json.dumps({"cell": asked, "answer": str(answer)}).encode() + b"\n")
+                process.stdin.flush()
+                peak, ended_here = _watch(process, memory)
+            finally:
+                _end(process)
+        if answer.exists():
+            return dict(json.loads(answer.read_text(encoding="utf-8")))
+        record.reason = (
+            f"it took {peak / 1e9:.1f} GB, more than the {(memory or 0) / 1e9:.1f} GB of a worker: give fewer --workers"
+            if ended_here
+            else f"its process ended by {_code(process.returncode)}: {_last_line(log)}"
+        )
+        return asdict(record)
+
+
+def _watch(process: "subprocess.Popen[bytes]", memory: int | None) -> tuple[int, bool]:
+    """Wait for a process; the most that it took, in bytes, and whether it was ended for that."""
+    import psutil
+
+    peak = 0
+    while process.poll() is None:
+        taken = 0
+        with contextlib.suppress(psutil.Error):
+            own = psutil.Process(process.pid)
+            for one in (own, *own.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    taken += one.memory_info().rss
+        peak = max(peak, taken)
+        if memory and taken > memory:
+            return peak, True
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(WATCHED)
+    return peak, False
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, with those that it started."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        for one in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+    process.kill()
+    process.wait()
+
+
+def _code(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "it said nothing"
