@@ -4,10 +4,10 @@ A cell is one task, named by its key. Few are given out at a time, so that memor
 a lost worker had is done again by another, which Dask sees to; what a lost connection had is asked for again here.
 """
 
-import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -15,11 +15,12 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from edgebert.catalog import check_recipe
@@ -31,6 +32,7 @@ from edgebert.sweep.records import FAILED, LOST, REFUSED, Record
 TRIES = 4  # times that a cell is begun, whose workers die
 PATIENCE = 60.0  # seconds to find a scheduler again
 WATCHED = 0.2  # seconds between looks at a cell's memory
+COUNTED = 5.0  # seconds between counts of the workers
 STARTED = "edgebert-sweep"  # the topic on which workers tell what they begin
 
 Work = Callable[[dict[str, Any], int | None], dict[str, Any]]
@@ -69,7 +71,16 @@ def run(
     if find_spec("distributed") is None:
         raise MissingDependency('a sweep needs Dask: run pip install "edgebert[sweep]"')
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # their tracebacks are no user's
-    waiting = deque({cell.key: cell for cell in cells}.values())
+    waiting: deque[Cell] = deque()
+    for cell in {cell.key: cell for cell in cells}.values():
+        try:
+            if cell.target != TORCH:
+                check_recipe(cell.target, cell.recipe)
+            waiting.append(cell)
+        except EdgebertError as error:
+            record = _ended(cell, REFUSED, str(error))
+            record.exit_code = error.exit_code
+            tell(record)
     travelling = {one.sha256: one for cell in cells for one in (cell.content, cell.figures) if one and one.path}
     while waiting:
         with _client(workers, scheduler) as client:
@@ -145,45 +156,68 @@ def _listen(client: Any) -> deque[str]:
 
 def _give_out(client: Any, waiting: deque[Cell], begun: deque[str], tell: Told, work: Work) -> None:
     """Give out cells and take in what comes of them, until none waits or the client is lost."""
-    from distributed import wait
-    from distributed.scheduler import KilledWorker
-
     out: dict[Any, Cell] = {}
-    lost_at = 0.0
+    ended: SimpleQueue[Any] = SimpleQueue()
+    slots, counted, lost = 1, -math.inf, math.inf
     while waiting or out:
-        slots = max(sum(client.nthreads().values()), 1) if client.status == "running" else 1
+        now = time.monotonic()
+        if client.status == "running" and now - counted > COUNTED:
+            slots, counted = max(sum(client.nthreads().values()), 1), now
         # One for each slot: Dask counts a worker's death against all that it was to do.
         while waiting and len(out) < slots and client.status == "running":
             cell = waiting.popleft()
-            future = client.submit(
-                _on_a_worker, work, asdict(cell) | {"key": cell.key}, key=f"cell-{cell.key}", pure=False
-            )
+            told = asdict(cell) | {"key": cell.key}
+            future = client.submit(_on_a_worker, work, told, key=f"cell-{cell.key}", pure=False)
             out[future] = cell
-        with contextlib.suppress(TimeoutError, asyncio.TimeoutError, CancelledError):
-            wait(list(out), timeout=1.0, return_when="FIRST_COMPLETED")
+            future.add_done_callback(ended.put)
+        those = _those_ended(ended, out)
         while begun:
             tell(Begun(begun.popleft()))
-        for future in [one for one in out if one.status != "pending"]:
+        answers = _answers(client, those)
+        for future in those:
             cell = out.pop(future)
-            if future.status in ("cancelled", "lost"):
+            if (record := _record(cell, future, answers)) is None:
                 waiting.appendleft(cell)
-                continue
-            error = future.exception() if future.status == "error" else None
-            if error is None:
-                record = Record(**future.result())
-            elif isinstance(error, KilledWorker):
-                record = _ended(cell, LOST, f"{TRIES} workers died of it, one after the other")
             else:
-                record = _ended(cell, FAILED, f"{type(error).__name__}: {error}")
-            tell(record)
-            future.release()
-        if client.status == "running":
-            lost_at = 0.0
-        elif client.status == "closed" or (lost_at and time.monotonic() - lost_at > PATIENCE):
+                tell(record)
+                future.release()
+        lost = math.inf if client.status == "running" else min(lost, now)
+        if client.status == "closed" or now - lost > PATIENCE:
             waiting.extendleft(out.values())
             return
-        else:
-            lost_at = lost_at or time.monotonic()
+
+
+def _those_ended(ended: "SimpleQueue[Any]", out: Mapping[Any, Cell]) -> list[Any]:
+    """Cells that are no longer out: as they tell it, and where none does for a second, as they are seen."""
+    found = []
+    with contextlib.suppress(Empty):
+        found.append(ended.get(timeout=1.0))
+        while True:
+            found.append(ended.get_nowait())
+    return [one for one in dict.fromkeys(found) if one in out] or [one for one in out if one.status != "pending"]
+
+
+def _answers(client: Any, those: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+    """What workers gave back for those that are finished; nothing where the connection is lost over it."""
+    finished = [one for one in those if one.status == "finished"]
+    try:
+        return dict(zip(finished, client.gather(finished), strict=True))
+    except (CancelledError, OSError, TimeoutError):
+        return {}
+
+
+def _record(cell: Cell, future: Any, answers: Mapping[Any, dict[str, Any]]) -> Record | None:
+    """What came of a cell; None where it must be done again."""
+    from distributed.scheduler import KilledWorker
+
+    if future in answers:
+        return Record(**answers[future])
+    if future.status != "error":
+        return None
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return _ended(cell, LOST, f"{TRIES} workers died of it, one after the other")
+    return _ended(cell, FAILED, f"{type(error).__name__}: {error}")
 
 
 def _ended(cell: Cell, status: str, reason: str) -> Record:
@@ -216,12 +250,6 @@ def in_a_process(told: dict[str, Any], memory: int | None) -> dict[str, Any]:
             f"{name} {here[name] or 'missing'}" for name in here if here[name] != told["versions"].get(name)
         )
         record.reason = f"a worker has other versions than this sweep: {other}; install the same there"
-        return asdict(record)
-    try:
-        if record.target != TORCH:
-            check_recipe(record.target, record.recipe)
-    except EdgebertError as error:
-        record.status, record.reason, record.exit_code = REFUSED, str(error), error.exit_code
         return asdict(record)
     with tempfile.TemporaryDirectory(prefix="edgebert-cell-") as folder:
         answer, log = Path(folder, "answer.json"), Path(folder, "log")

@@ -21,6 +21,6 @@ def at_once(told: dict[str, Any], memory: int | None) -> dict[str, Any]:
 
 def deadly(told: dict[str, Any], memory: int | None) -> dict[str, Any]:
     """What takes its worker with it, in one of the cells."""
-    if told["recipe"] == "w4":
+    if told["recipe"] == "w8":
         os._exit(1)
     return at_once(told, memory)

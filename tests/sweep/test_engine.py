@@ -21,9 +21,9 @@ from edgebert.sweep import engine, plan
 from edgebert.sweep.contents import Content
 from edgebert.sweep.engine import Begun
 from edgebert.sweep.plan import Cell, Plan
-from edgebert.sweep.records import DONE, FAILED, LOST, Record
+from edgebert.sweep.records import DONE, FAILED, LOST, REFUSED, Record
 
-pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed")
 HELPERS = Path(standin.__file__).parent
 
 
@@ -50,11 +50,19 @@ def test_each_cell_is_told_once_as_it_begins_and_once_as_it_is_done() -> None:
     assert sorted(event.key for event in told if isinstance(event, Begun)) == sorted(cell.key for cell in asked)
 
 
+@pytest.mark.slow
 def test_a_cell_that_workers_die_of_is_a_row_and_the_others_are_done() -> None:
-    asked = [*cells(3), *cells(1, recipe="w4")]
+    asked = [*cells(3), *cells(1, recipe="w8")]
     found = {one.key: one for one in records(told_by(asked, workers=2, work=standin.deadly))}
     assert [found[cell.key].status for cell in asked] == [DONE, DONE, DONE, LOST]
     assert "4 workers died of it" in found[asked[-1].key].reason
+
+
+def test_what_a_target_does_not_take_needs_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_client", None)
+    (told,) = records(told_by(cells(1, recipe="w4")))
+    assert (told.status, told.exit_code) == (REFUSED, 4)
+    assert "tflite does not take w4" in told.reason
 
 
 @contextlib.contextmanager
@@ -88,7 +96,10 @@ def cluster(workers: int) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
         scheduler = held.enter_context(started("distributed.cli.dask_scheduler", *where, "--port", "0"))
         address = address_of(scheduler)
         own = ("distributed.cli.dask_worker", address, *where, "--nthreads", "1", "--no-nanny")
-        yield address, [held.enter_context(started(*own)) for _ in range(workers)]
+        processes = [held.enter_context(started(*own)) for _ in range(workers)]
+        with distributed.Client(address) as client:
+            client.wait_for_workers(workers)
+        yield address, processes
 
 
 class Cable:
@@ -136,9 +147,9 @@ def test_a_killed_worker_and_a_cut_connection_change_no_result() -> None:
         def tell(event: Begun | Record) -> None:
             if isinstance(event, Record):
                 found.append(event)
-                if len(found) == 4:
+                if len(found) == 6:
                     workers[0].send_signal(signal.SIGKILL)
-                if len(found) == 9:
+                if len(found) == 10:
                     cable.cut()
 
         engine.run(asked, tell, scheduler=cable.address, work=standin.nap)
