@@ -60,8 +60,7 @@ def _of_mobilebert(layer: Any, source: Any) -> Iterator[Stage]:
     else:
         of_values = (*keys, attention.value)
         yield Stage(source, (*wide, *(() if layer.values_narrow else of_values)), layer.widen, layer.wide_norm)
-        inner = narrow.dense if isinstance(narrow.norm, nn.Identity) else narrow.norm
-        yield Stage(inner, of_values if layer.values_narrow else (), attention.out, layer.attention_norm)
+        yield Stage(narrow.norm, of_values if layer.values_narrow else (), attention.out, layer.attention_norm)
     inner = layer.attention_norm
     for network in layer.before:
         yield Stage(inner, (network.up,), network.down, network.norm)
@@ -134,11 +133,17 @@ def fold_norm_biases(model: Model, kinds: tuple[type[nn.Module], ...] = NORMS) -
     for stage in stages(lowered):
         if isinstance(stage.source, kinds) and stage.by_token:
             bias = stage.source.bias
-            for reader in stage.readers:
-                add_bias(reader, _answer(reader, bias.detach()), bias)
-            add_bias(stage.joined, bias.detach(), bias)
-            stage.source.register_parameter("bias", None)
+            _add_bias(stage.joined, bias.detach(), bias)
+            pass_on(stage.source, *stage.readers)
     return lowered.eval()
+
+
+def pass_on(source: Any, *readers: nn.Module) -> None:
+    """Leave out the bias of a norm or linear layer, for what reads it to have."""
+    bias = source.bias
+    for reader in readers:
+        _add_bias(reader, _answer(reader, bias.detach()), bias)
+    source.register_parameter("bias", None)
 
 
 @torch.no_grad()
@@ -149,7 +154,7 @@ def _answer(layer: nn.Module, constant: Tensor) -> Tensor:
     return (answer - nothing)[0, 0]
 
 
-def add_bias(layer: nn.Module, more: Tensor, *made_of: Tensor) -> None:
+def _add_bias(layer: nn.Module, more: Tensor, *made_of: Tensor) -> None:
     """Give a projection new biases: the old ones, where there are, plus more, which is made of other parameters."""
     parts = projections(layer)
     pieces = torch.split(more, [len(part.weight) for part in parts])

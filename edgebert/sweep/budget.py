@@ -18,7 +18,7 @@ class Budget:
     """One limit.
 
     Attributes:
-        what: LATENCY, of the longest length; SIZE, of the file; LOSS, of the figure on texts, in hundredths.
+        what: LATENCY, of the longest length; SIZE, of the file; LOSS, of the figure on texts, in points of 100.
         limit: the most that it may be.
         device: where, for a latency.
     """

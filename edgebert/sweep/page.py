@@ -17,10 +17,10 @@ from edgebert.profiling.rows import Row
 from edgebert.runtimes.devices.device import SIMULATED
 from edgebert.sweep import budget
 from edgebert.sweep.plan import TORCH, Plan
-from edgebert.sweep.records import DONE, Record, flat
+from edgebert.sweep.records import COLUMNS, DONE, Record, flat
 
 PAGE, TABLE, TEXT = "report.html", "results.csv", "report.md"
-LOSS = 0.5  # hundredths of the figure that the answer may lose where no budget says how many
+LOSS = 0.5  # points of 100 of the figure that the answer may lose where no budget says how many
 
 # The themes of the page, and Plotly's templates for them.
 THEMES = {"light": "plotly_white", "dark": "plotly_dark"}
@@ -63,7 +63,7 @@ def write(folder: Path, plan: Plan, records: Sequence[Record], missing: int, pro
     rows = [*flat(records), *_profiled(profiles)]
     answers = [_answer(plan, records, device) for device in plan.device]
     with replaced(folder / TABLE) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]) if rows else [])
+        table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
         table.writerows(rows)
     for name, content in (
@@ -76,7 +76,6 @@ def write(folder: Path, plan: Plan, records: Sequence[Record], missing: int, pro
 
 def _profiled(profiles: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """Rows of `profile` as those of a sweep."""
-    names = list(next(flat([Record("", "", "", "")])))
     for row in profiles:
         told = row.flat()
         own = {
@@ -86,7 +85,7 @@ def _profiled(profiles: Sequence[Row]) -> Iterator[dict[str, Any]]:
             "status": DONE,
             "machine": told.get("machine"),
         }
-        yield {name: own.get(name, told.get(name)) for name in names}
+        yield {name: own.get(name, told.get(name)) for name in COLUMNS}
 
 
 def _allowed(plan: Plan) -> float:
@@ -183,7 +182,7 @@ def _page(
         answers=answers,
         figures=drawn,
         rows=rows,
-        columns=list(rows[0]) if rows else [],
+        columns=COLUMNS,
         records=records,
         missing=missing,
         plotly=plotly.offline.get_plotlyjs(),
@@ -213,7 +212,7 @@ def _label(row: dict[str, Any]) -> str:
 
 
 def _quality_of(row: dict[str, Any]) -> float | None:
-    """The figure in hundredths, or decibels where there is none."""
+    """The figure in points of 100, or decibels where there is none."""
     value: float | None = 100 * row["value"] if row["value"] is not None else row["sqnr_db"]
     return value
 

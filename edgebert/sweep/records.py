@@ -112,21 +112,21 @@ def append(folder: Path, record: Record) -> None:
         os.fsync(file.fileno())
 
 
+# The columns of what `flat` gives; names end with their units.
+COLUMNS = (
+    "model", "target", "recipe", "device", "how", "tokens", "threads", "median_ms", "low_ms", "high_ms", "figure",
+    "value", "torch_value", "loss_percent", "sqnr_db", "size_mb", "status", "reason", "delegated", "export_s",
+    "memory_mb", "instructions", "machine", "family", "task",
+)  # fmt: skip
+
+
 def flat(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
-    """Each record's numbers side by side, once for each device and length; with their units."""
+    """Each record's numbers side by side, once for each device and length, by COLUMNS."""
     whole = {(one.model, one.task): one.figure for one in records if one.target == "torch"}
     for one in records:
-        own = {name: getattr(one, name) for name in SHOWN}
         name, found = one.figure or (None, None)
         there = whole.get((one.model, one.task))
         loss = None if there is None or found is None else 100 * (there[1] - found)
-        own |= {"figure": name, "value": found, "torch_value": there and there[1], "loss_percent": loss}
+        told = {"figure": name, "value": found, "torch_value": there and there[1], "loss_percent": loss}
         for row in one.rows or [{}]:
-            yield own | {key: row.get(key) for key in TIMED} | {"machine": one.machine}
-
-
-SHOWN = (
-    "model", "family", "task", "target", "recipe", "status", "reason", "size_mb", "sqnr_db", "delegated", "export_s",
-    "memory_mb",
-)  # fmt: skip
-TIMED = ("device", "how", "tokens", "threads", "median_ms", "low_ms", "high_ms", "instructions")
+            yield {column: (told | row).get(column, getattr(one, column, None)) for column in COLUMNS}

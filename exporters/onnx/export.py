@@ -136,7 +136,7 @@ def lower(
     lowered = lowering.cut_windows(lowering.trim_positions(model, max(longest, 2)), longest)
     lowered = lowering.fold_distances(lowered, max(longest, 2))
     # The kernel of a LayerNorm adds its bias for nothing.
-    lowered = lowering.fold_norm_biases(lowering.fold_no_norms(lowered), (NoNorm,))
+    lowered = lowering.fold_no_norms(lowering.fold_norm_biases(lowered, (NoNorm,)))
     if recipe.weight_bits == 16:
         # ONNX Runtime's grouped convolutions in half precision are wrong on ARM: 13 dB on a simulated Pixel.
         lowered = lowering.tokens_before_channels(lowered, lowering.SlicedLinears)

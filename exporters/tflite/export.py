@@ -174,7 +174,7 @@ def lower(
     # A scale for each output, where the batched product would get one for each column of all groups together.
     lowered = lowering.split_grouped_linears(lowered, grouped)
     # A pass less over all numbers at each norm, and in half precision another.
-    lowered = lowering.fold_norm_biases(lowering.fold_no_norms(lowered))
+    lowered = lowering.fold_no_norms(lowering.fold_norm_biases(lowered))
     lowered = lowered if in_half is None else lowering.move_distances(lowering.norms_in_half(lowered, in_half))
     lowered = lowering.linears_in_blocks(lowered) if grouped is lowering.TokenBlocks else lowered
     lowered = lowering.scale_keys(lowered)
