@@ -27,7 +27,7 @@ from edgebert.catalog import check_recipe
 from edgebert.errors import EdgebertError, InputError, MissingDependency
 from edgebert.sweep import contents
 from edgebert.sweep.plan import TORCH, Cell, versions
-from edgebert.sweep.records import FAILED, LOST, REFUSED, Record
+from edgebert.sweep.records import LOST, REFUSED, Record
 
 TRIES = 4  # times that a cell is begun, whose workers die
 PATIENCE = 60.0  # seconds to find a scheduler again
@@ -217,7 +217,7 @@ def _record(cell: Cell, future: Any, answers: Mapping[Any, dict[str, Any]]) -> R
     error = future.exception()
     if isinstance(error, KilledWorker):
         return _ended(cell, LOST, f"{TRIES} workers died of it, one after the other")
-    return _ended(cell, FAILED, f"{type(error).__name__}: {error}")
+    return _ended(cell, LOST, f"{type(error).__name__}: {error}")
 
 
 def _ended(cell: Cell, status: str, reason: str) -> Record:
@@ -244,7 +244,7 @@ def in_a_process(told: dict[str, Any], memory: int | None) -> dict[str, Any]:
         The record's plain values.
     """
     asked = {name: value for name, value in told.items() if name != "key"}
-    record = Record(told["key"], told["model"], told["target"], told["recipe"], versions=dict(told["versions"]))
+    record = Record(told["key"], told["model"], told["target"], told["recipe"], LOST, versions=dict(told["versions"]))
     if (here := versions(told["target"])) != dict(told["versions"]):
         other = ", ".join(
             f"{name} {here[name] or 'missing'}" for name in here if here[name] != told["versions"].get(name)

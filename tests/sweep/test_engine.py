@@ -21,7 +21,7 @@ from edgebert.sweep import engine, plan
 from edgebert.sweep.contents import Content
 from edgebert.sweep.engine import Begun
 from edgebert.sweep.plan import Cell, Plan
-from edgebert.sweep.records import DONE, FAILED, LOST, REFUSED, Record
+from edgebert.sweep.records import DONE, LOST, REFUSED, Record
 
 distributed = pytest.importorskip("distributed")
 HELPERS = Path(standin.__file__).parent
@@ -168,7 +168,7 @@ def test_no_scheduler_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_of_another_version_refuses() -> None:
     (other,) = cells(1, versions={"edgebert": "0.0.1", "torch": "1"})
     told = Record(**engine.in_a_process(engine.asdict(other) | {"key": other.key}, None))
-    assert told.status == FAILED
+    assert told.status == LOST
     assert "a worker has other versions than this sweep: edgebert" in told.reason
 
 
@@ -176,7 +176,7 @@ def test_a_cell_that_takes_too_much_memory_is_ended() -> None:
     (one,) = cells(1)
     began = time.monotonic()
     told = Record(**engine.in_a_process(engine.asdict(one) | {"key": one.key}, 50_000_000))
-    assert told.status == FAILED
+    assert told.status == LOST
     assert "more than the 0.1 GB of a worker: give fewer --workers" in told.reason
     assert time.monotonic() - began < 60
 
