@@ -20,7 +20,7 @@ class Record:
     Attributes:
         key: of the cell, see `plan.Cell`.
         model: as it was given; target and recipe: likewise.
-        status: DONE; REFUSED, for it cannot be asked; FAILED, as its gate does; LOST, where it came to no end, which the
+        status: DONE; REFUSED, for it cannot be asked; FAILED, as its gate does; LOST, where it came to no end, and the
             next run tries again.
         reason: why it is not done, in a line.
         exit_code: that `edgebert export` would have ended with.
