@@ -125,17 +125,19 @@ def _listed(limits: Sequence[budget.Budget]) -> str:
 
 def _print(out: str, asked: Plan, found: Sequence[Record]) -> None:
     """The cells, each in a line, and where the report is."""
-    whole = budget.figures_of_torch(found)
+    whole, several = budget.figures_of_torch(found), len(asked.model) > 1
     rows = []
     for one in found:
         times = [budget.latency(one, device) for device in asked.device]
         told = page.quality(one, whole.get(one.model)) if one.status == DONE else one.status
         size = "" if one.size_mb is None else f"{one.size_mb:.2f}"
-        rows.append((one.target, one.recipe, size, told, *("" if ms is None else f"{ms:.2f}" for ms in times)))
-    render.table(("target", "recipe", "MB", "quality", *(f"{name} ms" for name in asked.device)), rows)
+        own = (one.model,) * several + (one.target, one.recipe, size, told)
+        rows.append((*own, *("" if ms is None else f"{ms:.2f}" for ms in times)))
+    heads = ("model",) * several + ("target", "recipe", "MB", "quality")
+    render.table((*heads, *(f"{name} ms" for name in asked.device)), rows)
     for one in found:
         if one.status != DONE:
-            print(f"{one.target} {one.recipe}: {one.reason}")
+            print(f"{one.model} {one.target} {one.recipe}: {one.reason}")
     print(f"the report: {Path(out, page.PAGE)}")
 
 

@@ -134,7 +134,7 @@ def _text(plan: Plan, records: Sequence[Record], answers: Sequence[Answer], miss
         if one.record is None:
             lines.append(_row((_device(one.device, one.how), "none", "", "", "", "")))
         else:
-            what = f"{Path(one.record.model).name} {one.record.target} {one.record.recipe}"
+            what = f"{one.record.model} {one.record.target} {one.record.recipe}"
             numbers = (_number(one.ms), one.told, _number(one.record.size_mb), f"`{one.command}`")
             lines.append(_row((_device(one.device, one.how), what, *numbers)))
     heads = [_device(one.device, one.how) + " ms" for one in answers]
@@ -144,7 +144,7 @@ def _text(plan: Plan, records: Sequence[Record], answers: Sequence[Answer], miss
         done = record.status == DONE
         told = quality(record, whole.get(record.model)) if done else f"{record.status}: {record.reason}"
         times = [_number(budget.latency(record, one.device)) for one in answers]
-        cells = (Path(record.model).name, record.target, record.recipe, _number(record.size_mb), told, *times)
+        cells = (record.model, record.target, record.recipe, _number(record.size_mb), told, *times)
         lines.append(_row(cells))
     return "\n".join(lines) + "\n"
 
@@ -173,7 +173,7 @@ def _page(
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     drawn = [
         (title, plotly.io.to_html(figure, full_html=False, include_plotlyjs=False, config={"responsive": True}))
-        for title, figure in _figures(records, rows, answers)
+        for title, figure in _figures(rows)
     ]
     templates = {theme: plotly.io.templates[name].to_plotly_json() for theme, name in THEMES.items()}
     return environment.get_template("report.html.jinja").render(
@@ -191,10 +191,9 @@ def _page(
     )
 
 
-def _figures(
-    records: Sequence[Record], rows: Sequence[dict[str, Any]], answers: Sequence[Answer]
-) -> Iterator[tuple[str, Any]]:
+def _figures(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
     """Titles and Plotly figures: quality against latency and latency against length on each device, and sizes."""
+    rows = _named(rows)
     names = list(dict.fromkeys(row["device"] for row in rows if row["device"]))
     hows = {row["device"]: row["how"] for row in rows if row["device"]}
     for device in names:
@@ -202,13 +201,16 @@ def _figures(
         if here:
             yield f"Quality and latency on {_device(device, hows[device])}", _quality_figure(here)
             yield f"Latency and length on {_device(device, hows[device])}", _length_figure(here)
-    sizes = {_label(row): row["size_mb"] for row in rows if row["size_mb"] and row["target"] != TORCH}
+    sizes = {row["label"]: row["size_mb"] for row in rows if row["size_mb"] and row["target"] != TORCH}
     if sizes:
         yield "Size of the file", _size_figure(sizes)
 
 
-def _label(row: dict[str, Any]) -> str:
-    return " ".join(str(part) for part in (Path(row["model"]).name, row["target"], row["recipe"]) if part)
+def _named(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with a `label` each, in which a model stands where there are several."""
+    several = len({row["model"] for row in rows}) > 1
+    parts = ("model", "target", "recipe")[not several :]
+    return [row | {"label": " ".join(row[part] for part in parts if row[part])} for row in rows]
 
 
 def _quality_of(row: dict[str, Any]) -> float | None:
@@ -223,9 +225,9 @@ def _quality_figure(rows: Sequence[dict[str, Any]]) -> Any:
 
     longest: dict[str, dict[str, Any]] = {}
     for row in rows:
-        kept = longest.get(_label(row))
+        kept = longest.get(row["label"])
         if _quality_of(row) is not None and (kept is None or (row["tokens"] or 0) > (kept["tokens"] or 0)):
-            longest[_label(row)] = row
+            longest[row["label"]] = row
     points = sorted(longest.values(), key=lambda row: row["median_ms"])
     figure = go.Figure()
     for target in dict.fromkeys(row["target"] for row in points):
@@ -233,7 +235,7 @@ def _quality_figure(rows: Sequence[dict[str, Any]]) -> Any:
         figure.add_scatter(
             x=[row["median_ms"] for row in own],
             y=[_quality_of(row) for row in own],
-            text=[_label(row) for row in own],
+            text=[row["label"] for row in own],
             error_x={
                 "array": [max((row["high_ms"] or row["median_ms"]) - row["median_ms"], 0) for row in own],
                 "arrayminus": [max(row["median_ms"] - (row["low_ms"] or row["median_ms"]), 0) for row in own],
@@ -277,8 +279,8 @@ def _length_figure(rows: Sequence[dict[str, Any]]) -> Any:
     import plotly.graph_objects as go
 
     figure, palette = go.Figure(), plotly.colors.qualitative.Dark24
-    for i, label in enumerate(dict.fromkeys(_label(row) for row in rows)):
-        own = sorted((row for row in rows if _label(row) == label), key=lambda row: row["tokens"] or 0)
+    for i, label in enumerate(dict.fromkeys(row["label"] for row in rows)):
+        own = sorted((row for row in rows if row["label"] == label), key=lambda row: row["tokens"] or 0)
         tokens, color = [row["tokens"] for row in own], palette[i % len(palette)]
         high, low = ([row[end] or row["median_ms"] for row in own] for end in ("high_ms", "low_ms"))
         figure.add_scatter(

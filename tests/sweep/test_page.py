@@ -124,7 +124,7 @@ def test_a_point_tells_what_it_is(shown: Any) -> None:
     plot.scroll_into_view_if_needed()
     plot.locator(".scatterlayer .trace .points path").first.hover(force=True)
     shown.wait_for_selector(".hoverlayer .hovertext")
-    assert "my model onnx w411.0 ms, 70" in plot.locator(".hoverlayer").text_content()  # in two lines
+    assert "onnx w411.0 ms, 70" in plot.locator(".hoverlayer").text_content()  # in two lines
     assert "Pareto front" in plot.locator(".legend").text_content()
     titles = shown.locator("h2").all_inner_texts()
     assert "Quality and latency on pixel-4 (simulated)" in titles
