@@ -20,10 +20,9 @@ def fold_no_norms(model: Model) -> Model:
         assert isinstance(narrow.norm, NoNorm)
         weight, bias = narrow.norm.weight, narrow.norm.bias
         for part in projections(narrow.dense):
-            part.weight = derived(part.weight.detach() * weight.detach()[:, None], part.weight, weight)
+            part.weight = derived(part.weight.detach() * weight.detach()[:, None], part.weight)
             moved = part.bias.detach() * weight.detach()
-            of_norm = () if bias is None else (bias,)
-            part.bias = derived(sum((one.detach() for one in of_norm), moved), part.bias, weight, *of_norm)
+            part.bias = derived(moved if bias is None else moved + bias.detach(), part.bias)
         narrow.norm = nn.Identity()
     for layer in (module for module in lowered.encoder.modules() if isinstance(module, mobilebert.Layer)):
         asking = layer.narrow_attention

@@ -159,5 +159,6 @@ def _add_bias(layer: nn.Module, more: Tensor, *made_of: Tensor) -> None:
     parts = projections(layer)
     pieces = torch.split(more, [len(part.weight) for part in parts])
     for part, piece in zip(parts, pieces, strict=True):
-        old = () if part.bias is None else (part.bias,)
-        part.register_parameter("bias", derived(sum((one.detach() for one in old), piece), *old, *made_of))
+        # Known by the bias that it was, or where there was none by what it is made of.
+        new = derived(piece, *made_of) if part.bias is None else derived(part.bias.detach() + piece, part.bias)
+        part.register_parameter("bias", new)
