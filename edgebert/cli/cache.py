@@ -9,6 +9,7 @@ from pathlib import Path
 from edgebert.cli import render
 from edgebert.runtimes.devices import correction
 from edgebert.runtimes.devices.pixel import sandbox
+from edgebert.sweep import contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ def kept() -> list[Kept]:
     """Everything that is there."""
     there = [
         Kept("the simulated Pixels' system", str(sandbox.folder()), _size(sandbox.folder()), sandbox.SETUP),
+        Kept("models and texts of sweeps", str(contents.kept()), _size(contents.kept()), "edgebert sweep"),
         Kept("ratios of phones to their simulations", str(correction.file()), _size(correction.file()), None),
     ]
     return [one for one in there if one.bytes]

@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 
 from edgebert.quantization.recipes import TARGET_RECIPES
 
-# The extras a user chooses from; each is a target, a file format to read, or what signs an app.
+# The extras a user chooses from; each is a target, a file format to read, or what a verb needs.
 EXTRAS = (*TARGET_RECIPES, "hub", "tf", "plot", "app", "sweep")
 READS = {
     "hub": "checkpoints by their hub names",

@@ -225,7 +225,7 @@ def _ended(cell: Cell, status: str, reason: str) -> Record:
 
 
 def _on_a_worker(work: Work, told: dict[str, Any]) -> dict[str, Any]:
-    """A cell on a worker: told that it begins, refused by a worker of another version, and done."""
+    """A cell on a worker: told that it begins, and done."""
     from distributed import get_worker
 
     worker = get_worker()
