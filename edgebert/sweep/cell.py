@@ -106,10 +106,15 @@ def _asked_of(source: Checkpoint, longest: int) -> evaluate.Asked:
 
 
 def _figures(cell: Cell, asked: evaluate.Asked) -> dict[str, float]:
+    return evaluate.figures(asked, _examples(cell))
+
+
+def _examples(cell: Cell) -> list[evaluate.Example]:
+    """The texts with labels."""
     assert cell.figures is not None
     where = place(cell.figures)
     assert where is not None
-    return evaluate.figures(asked, evaluate.read(where))
+    return evaluate.read(where)
 
 
 def _of_a_file(cell: Cell, record: Record) -> None:
@@ -119,7 +124,8 @@ def _of_a_file(cell: Cell, record: Record) -> None:
         with turns.among_others():
             source = _source(cell, record)
             if cell.figures:
-                evaluate.check(source.model.task, source.model.config.labels, reading_of(source))
+                examples = _examples(cell)
+                evaluate.check(source.model.task, source.model.config.labels, reading_of(source), examples)
             _export(cell, source, out, record)
             if cell.figures:
                 with api.open(out) as opened:

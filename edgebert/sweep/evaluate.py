@@ -108,16 +108,23 @@ def _columns(path: Path, content: str) -> list[Example]:
     return found
 
 
-def check(task: str, labels: Sequence[str], reading: Reading) -> None:
-    """Refuse tasks that have no such figure.
+def check(task: str, labels: Sequence[str], reading: Reading, examples: Sequence[Example]) -> None:
+    """Refuse tasks that have no such figure, and labels that a model has not, before a file is made of it.
 
     Raises:
+        InputError: a label is none of the model's, or no number; or pairs are missing.
         Unsupported: it is another task, or several labels may apply at once.
     """
     if task not in ("sequence-classification", "sentence-embedding"):
         raise Unsupported(f"--eval takes classification, regression and pairs, and this model is for {task}.")
     if reading.threshold is not None and len(labels) > 1:
         raise Unsupported("--eval takes one label a text, and of this model's several may apply at once.")
+    if task == "sentence-embedding" and examples[0].pair is None:
+        raise InputError("a sentence encoder is asked for pairs: text, pair and how alike they are.")
+    if task == "sentence-embedding" or len(labels) == 1:
+        _numbers(examples)
+    else:
+        _classes(labels, _turned(labels, examples))
 
 
 def figures(asked: Asked, examples: Sequence[Example]) -> dict[str, float]:
@@ -126,13 +133,10 @@ def figures(asked: Asked, examples: Sequence[Example]) -> dict[str, float]:
     Accuracy and macro F1 of a classifier; Spearman's rank correlation of a regression, and of the similarity of pairs.
 
     Raises:
-        InputError: a label is none of the model's, or no number; or pairs are missing.
-        Unsupported: see `check`.
+        InputError, Unsupported: see `check`.
     """
-    check(asked.task, asked.labels, asked.reading)
+    check(asked.task, asked.labels, asked.reading, examples)
     if asked.task == "sentence-embedding":
-        if examples[0].pair is None:
-            raise InputError("a sentence encoder is asked for pairs: text, pair and how alike they are.")
         return {SPEARMAN: spearman(_alike(asked, examples), _numbers(examples))}
     examples = _turned(asked.labels, examples)
     logits = np.concatenate(list(_answers(asked, _pairs(examples), "logits")))

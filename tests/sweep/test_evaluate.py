@@ -117,6 +117,6 @@ def test_labels_that_a_model_has_not_are_refused(made: Asked, texts: list[Exampl
 
 def test_other_tasks_are_refused() -> None:
     with pytest.raises(Unsupported, match=r"classification, regression and pairs, and this model is for masked-lm"):
-        evaluate.check("masked-lm", (), Reading(SOFTMAX))
+        evaluate.check("masked-lm", (), Reading(SOFTMAX), [])
     with pytest.raises(Unsupported, match="several may apply"):
-        evaluate.check("sequence-classification", LABELS, Reading(SIGMOID, threshold=0.5))
+        evaluate.check("sequence-classification", LABELS, Reading(SIGMOID, threshold=0.5), [])
