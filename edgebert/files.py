@@ -34,6 +34,11 @@ LONG_NUMBER = re.compile(rf"[0-9]{{{DIGITS + 1}}}|[0-9][eE]\+?[0-9]{{3}}")
 CONTAINERS = (dict, list)
 
 
+def cache(name: str) -> Path:
+    """Where something of that name is kept from run to run: below $XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgebert" / name
+
+
 def is_file(path: Path) -> bool:
     """Whether a regular file stands there; `Path.is_file` with the answer to what it raises.
 

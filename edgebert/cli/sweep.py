@@ -13,13 +13,13 @@ from typing import Any
 from edgebert.catalog import FAMILIES, known
 from edgebert.cli import render
 from edgebert.errors import BudgetMissed, InputError
-from edgebert.files import read_json, replaced
+from edgebert.files import interrupts, read_json, replaced
 from edgebert.profiling import told
 from edgebert.profiling.rows import Row
 from edgebert.profiling.subject import devices as open_devices
 from edgebert.runtimes.devices import device_names
 from edgebert.sweep import budget, contents, engine, evaluate, page, plan, records
-from edgebert.sweep.engine import Begun
+from edgebert.sweep.engine import Begun, Idle
 from edgebert.sweep.plan import Cell, Plan
 from edgebert.sweep.records import DONE, REFUSED, Record
 
@@ -52,10 +52,11 @@ def sweep(arguments: argparse.Namespace, stop: Callable[[], bool]) -> int:
     due = [cell for cell in cells if cell.key not in there or there[cell.key].status == records.LOST]
     shown = Shown(len(cells), len(cells) - len(due), _slots(arguments), arguments.json)
 
-    def tell(event: Begun | Record) -> None:
+    def tell(event: Begun | Idle | Record) -> None:
         if isinstance(event, Record):
-            records.append(folder, event)
-            there[event.key] = event
+            with interrupts(put_off=True):  # so that what is kept is also told
+                records.append(folder, event)
+                there[event.key] = event
         shown(event)
         if stop():
             raise KeyboardInterrupt
@@ -197,8 +198,13 @@ class Shown:
         if self.live is not None:
             self.live.stop()
 
-    def __call__(self, event: Begun | Record) -> None:
+    def __call__(self, event: Begun | Idle | Record) -> None:
         """Take note of what happened, and say it where there is no terminal."""
+        if isinstance(event, Idle):
+            if not self.quiet:
+                told = f"no worker is there as yet: run dask worker {event.scheduler} on the machines that are to work"
+                print(told, file=sys.stderr)
+            return
         if isinstance(event, Begun):
             self.running[event.key] = time.monotonic()
             return

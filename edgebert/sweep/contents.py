@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebert.errors import InputError
-from edgebert.files import is_file, sha256
+from edgebert.files import cache, is_file, sha256
 
 DEFAULT = "default"
 # Of a checkpoint's folder what stands beside its weights, and how large such a file is at most, in bytes.
@@ -87,8 +87,8 @@ FILE = "content"  # the name of a file that travels alone
 
 
 def kept() -> Path:
-    """Where what travelled is kept: below $XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgebert" / "sweep"
+    """Where what travelled is kept."""
+    return cache("sweep")
 
 
 def unpack(digest: str, packed: bytes) -> None:

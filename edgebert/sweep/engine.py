@@ -45,7 +45,14 @@ class Begun:
     key: str
 
 
-Told = Callable[[Begun | Record], None]
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """No worker is there; told once, until one comes and goes again."""
+
+    scheduler: str
+
+
+Told = Callable[[Begun | Idle | Record], None]
 
 
 def run(
@@ -86,9 +93,8 @@ def run(
         with _client(workers, scheduler) as client:
             if scheduler is not None:
                 _send(client, travelling.values())
-            begun = _listen(client)
             try:
-                _give_out(client, waiting, begun, tell, work or in_a_process)
+                _give_out(client, waiting, tell, work or in_a_process)
             finally:
                 if scheduler is not None and client.status == "running":
                     with contextlib.suppress(Exception):
@@ -147,22 +153,29 @@ def _send(client: Any, those: Any) -> None:
         client.register_plugin(Travelled(one.sha256, contents.pack(one)), name=_plugin(one.sha256))
 
 
-def _listen(client: Any) -> deque[str]:
-    """Keys of cells that workers begin, as they tell them."""
-    begun: deque[str] = deque()
+def _listen(client: Any, begun: deque[str]) -> None:
+    """Have the scheduler pass on keys of cells as workers begin them; it forgets that with the connection."""
     client.subscribe_topic(STARTED, lambda event: begun.append(str(event[1]["key"])))
-    return begun
 
 
-def _give_out(client: Any, waiting: deque[Cell], begun: deque[str], tell: Told, work: Work) -> None:
+def _give_out(client: Any, waiting: deque[Cell], tell: Told, work: Work) -> None:
     """Give out cells and take in what comes of them, until none waits or the client is lost."""
     out: dict[Any, Cell] = {}
     ended: SimpleQueue[Any] = SimpleQueue()
-    slots, counted, lost = 1, -math.inf, math.inf
+    begun: deque[str] = deque()
+    slots, counted, lost, heard, idle = 1, -math.inf, math.inf, False, False
     while waiting or out:
         now = time.monotonic()
+        if client.status != "running":
+            heard = False
+        elif not heard:
+            _listen(client, begun)
+            heard = True
         if client.status == "running" and now - counted > COUNTED:
-            slots, counted = max(sum(client.nthreads().values()), 1), now
+            there, counted = sum(client.nthreads().values()), now
+            if not there and not idle:
+                tell(Idle(str(client.scheduler.address)))
+            slots, idle = max(there, 1), not there
         # One for each slot: Dask counts a worker's death against all that it was to do.
         while waiting and len(out) < slots and client.status == "running":
             cell = waiting.popleft()

@@ -6,13 +6,12 @@ the same inputs and threads. It takes up what a model of one core leaves out on 
 
 import json
 import math
-import os
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgebert.errors import InputError
-from edgebert.files import replaced
+from edgebert.files import cache, replaced
 from edgebert.runtimes.devices.device import PHONE, SIMULATED, Measurement
 from edgebert.runtimes.devices.pixel.phones import PHONES
 
@@ -131,8 +130,8 @@ def apply(simulated: Measurement, kind: str | None) -> Measurement:
 
 
 def file() -> Path:
-    """Where calibrations are kept: below $XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgebert" / "calibration.json"
+    """Where calibrations are kept."""
+    return cache("calibration.json")
 
 
 def _read(path: Path) -> dict[str, Calibration]:

@@ -136,6 +136,26 @@ def test_no_folder_of_a_sweep_is_a_line(tmp_path: Path, capsys: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_model_travels_to_a_cluster_and_its_files_are_as_here(
+    checkpoint: Path, texts: Path, tmp_path: Path, capsys: Any
+) -> None:
+    from dask_cluster import cluster
+
+    there = tmp_path / "kept there"
+    with cluster(2, XDG_CACHE_HOME=str(there)) as (address, _):
+        command = asked(checkpoint, texts, tmp_path / "far", "--json")
+        command[command.index("--workers") :] = ["--scheduler", address, "--json"]
+        assert main(command) == 0
+        far = json.loads(capsys.readouterr().out)["rows"]
+    assert main([*asked(checkpoint, texts, tmp_path / "near"), "--json"]) == 0
+    near = json.loads(capsys.readouterr().out)["rows"]
+    same = ("target", "recipe", "status", "value", "sqnr_db", "size_mb", "tokens")
+    assert [[row[name] for name in same] for row in far] == [[row[name] for name in same] for row in near]
+    arrived = sorted(path.relative_to(there).as_posix().split("/", 3)[3] for path in there.rglob("*") if path.is_file())
+    assert {"model.safetensors", "config.json", "tokenizer.json", "content"} <= set(arrived)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sandbox.missing() is not None, reason=f"needs the sandbox: {sandbox.SETUP}")
 def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(
     checkpoint: Path, texts: Path, tmp_path: Path

@@ -1,15 +1,12 @@
 """Dask's workers do a sweep's cells: real schedulers and workers as processes, which die and are cut off."""
 
 import contextlib
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +16,12 @@ import standin
 from edgebert.errors import InputError
 from edgebert.sweep import engine, plan
 from edgebert.sweep.contents import Content
-from edgebert.sweep.engine import Begun
+from edgebert.sweep.engine import Begun, Idle
 from edgebert.sweep.plan import Cell, Plan
 from edgebert.sweep.records import DONE, LOST, REFUSED, Record
 
-distributed = pytest.importorskip("distributed")
-HELPERS = Path(standin.__file__).parent
+pytest.importorskip("distributed")
+from dask_cluster import cluster, worker
 
 
 def cells(count: int, **change: object) -> list[Cell]:
@@ -32,13 +29,13 @@ def cells(count: int, **change: object) -> list[Cell]:
     return [replace(one, runs=i + 1, **change) for i in range(count)]  # type: ignore[arg-type]
 
 
-def told_by(those: Sequence[Cell], **how: object) -> list[Begun | Record]:
-    found: list[Begun | Record] = []
+def told_by(those: Sequence[Cell], **how: object) -> list[Begun | Idle | Record]:
+    found: list[Begun | Idle | Record] = []
     engine.run(those, found.append, **how)  # type: ignore[arg-type]
     return found
 
 
-def records(told: Sequence[Begun | Record]) -> list[Record]:
+def records(told: Sequence[Begun | Idle | Record]) -> list[Record]:
     return [event for event in told if isinstance(event, Record)]
 
 
@@ -63,43 +60,6 @@ def test_what_a_target_does_not_take_needs_no_worker(monkeypatch: pytest.MonkeyP
     (told,) = records(told_by(cells(1, recipe="w4")))
     assert (told.status, told.exit_code) == (REFUSED, 4)
     assert "tflite does not take w4" in told.reason
-
-
-@contextlib.contextmanager
-def started(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """One of Dask's own programs."""
-    environment = os.environ | {"PYTHONPATH": str(HELPERS)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def address_of(scheduler: subprocess.Popen[str]) -> str:
-    assert scheduler.stderr is not None
-    for line in scheduler.stderr:
-        if found := re.search(r"Scheduler at:\s+(tcp://\S+)", line):
-            threading.Thread(target=scheduler.stderr.read, daemon=True).start()
-            return found[1]
-    raise AssertionError("the scheduler told no address")
-
-
-@contextlib.contextmanager
-def cluster(workers: int) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
-    """A scheduler and workers, as processes on loopback."""
-    with contextlib.ExitStack() as held:
-        where = ("--host", "127.0.0.1", "--no-dashboard")
-        scheduler = held.enter_context(started("distributed.cli.dask_scheduler", *where, "--port", "0"))
-        address = address_of(scheduler)
-        own = ("distributed.cli.dask_worker", address, *where, "--nthreads", "1", "--no-nanny")
-        processes = [held.enter_context(started(*own)) for _ in range(workers)]
-        with distributed.Client(address) as client:
-            client.wait_for_workers(workers)
-        yield address, processes
 
 
 class Cable:
@@ -140,11 +100,13 @@ def plain(told: Sequence[Record]) -> list[tuple[str, str, str, str]]:
 
 
 def test_a_killed_worker_and_a_cut_connection_change_no_result() -> None:
-    asked, found = cells(24), list[Record]()
+    asked, found, begun = cells(24), list[Record](), set[str]()
     with cluster(3) as (address, workers):
         cable = Cable(address)
 
-        def tell(event: Begun | Record) -> None:
+        def tell(event: Begun | Idle | Record) -> None:
+            if isinstance(event, Begun):
+                begun.add(event.key)
             if isinstance(event, Record):
                 found.append(event)
                 if len(found) == 6:
@@ -154,9 +116,26 @@ def test_a_killed_worker_and_a_cut_connection_change_no_result() -> None:
 
         engine.run(asked, tell, scheduler=cable.address, work=standin.nap)
         calm = records(told_by(asked, scheduler=address, work=standin.nap))
+    assert begun == {cell.key for cell in asked}  # heard after the cut too
     assert plain(found) == plain(calm)
     assert len(calm) == len(asked)
     assert len({one.machine for one in found}) == 3  # each worked
+
+
+def test_a_cluster_without_workers_is_told_and_whoever_comes_works() -> None:
+    asked, found = cells(2), list[Begun | Idle | Record]()
+    with contextlib.ExitStack() as held:
+        address, _ = held.enter_context(cluster(0))
+
+        def tell(event: Begun | Idle | Record) -> None:
+            found.append(event)
+            if isinstance(event, Idle):
+                held.enter_context(worker(event.scheduler))
+
+        engine.run(asked, tell, scheduler=address, work=standin.at_once)
+    assert found[0] == Idle(address)
+    assert found.count(found[0]) == 1
+    assert sorted(one.key for one in records(found)) == sorted(cell.key for cell in asked)
 
 
 def test_no_scheduler_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebert.errors import MissingDependency
+from edgebert.files import cache
 
 SETUP = "edgebert device setup pixel"
 STAMP = "stamp.json"
@@ -54,8 +55,8 @@ class Sandbox:
 
 
 def folder() -> Path:
-    """Where the sandbox stands: below $XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgebert" / "pixel"
+    """Where the sandbox stands."""
+    return cache("pixel")
 
 
 def missing(runtime: str | None = None) -> str | None:
