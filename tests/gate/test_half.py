@@ -1,7 +1,6 @@
 """What a processor says that computes in half precision: factors, headroom, refusals, and what phones say."""
 
 import contextlib
-import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from edgebert.models import MODELS, Model
 from edgebert.quantization.observers import Samples
 from edgebert.quantization.recipes import RECIPES
 from edgebert.report import Tolerance
-from edgebert.runtimes.devices.pixel import phones, sandbox
+from edgebert.runtimes.devices.pixel import sandbox
 
 FAMILIES = ("bert", "squeezebert", "convbert", "rembert")
 TASK = "token-classification"
@@ -311,16 +310,8 @@ def test_an_ordinary_model_says_the_same_on_a_phone(tmp_path: Path, family: str,
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["fp16", "w8a8-dynamic"])
 @pytest.mark.parametrize("times", [1.0, 1_000.0])
-def test_a_core_without_half_precision_says_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, times: float
-) -> None:
-    """As a Pixel 2's, which is no phone of the table: its Cortex-A73 is of Armv8.0."""
-    core = dataclasses.replace(phones.CORES["cortex-a75"], part=0x800, features=())
-    monkeypatch.setitem(phones.CORES, "cortex-a73", core)
-    hwcaps = "fp asimd aes pmull sha1 sha2 crc32 cpuid"
-    monkeypatch.setitem(phones.PROCESSORS, (), phones.Processor("cortex-a72", hwcaps))
-    older = phones.Phone("pixel-2", "Snapdragon 835", (phones.Cluster("cortex-a73", 4, 2.35),))
-    monkeypatch.setitem(phones.PHONES, "pixel-2", older)
+def test_a_core_without_half_precision_says_the_same(tmp_path: Path, recipe: str, times: float) -> None:
+    """A Pixel 2's: its Cortex-A73 is of Armv8.0."""
     bundle = exported(loud("bert", TASK, "attention", times), "tflite", recipe, tmp_path / "bundle")
     assert bundle is not None
     report = edgebert.validate(bundle, device="pixel-2")

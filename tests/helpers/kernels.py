@@ -5,7 +5,7 @@ A matrix product is recognized by its arithmetic: float multiply-accumulates (FM
 of registers that one block accumulates into gives the tile: 6x8 floats are 12 registers of four.
 
 Encodings are those of the Arm Architecture Reference Manual for A-profile, chapter C4, "Data Processing -- Scalar
-Floating-Point and Advanced SIMD".
+Floating-Point and Advanced SIMD", and "SVE encodings".
 """
 
 from collections import defaultdict
@@ -31,6 +31,10 @@ MULTIPLY_ACCUMULATE: tuple[tuple[int, int, str], ...] = (
     (0xFFE0FC00, 0x6E80A400, "ummla"),
     (0xFFE0FC00, 0x4E80AC00, "usmmla"),
     (0xFFE0FC00, 0x6E40EC00, "bfmmla"),
+    (0xFFE0FC00, 0x45009800, "smmla"),  # of SVE
+    (0xFFE0FC00, 0x45C09800, "ummla"),
+    (0xFFA0E000, 0x65A00000, "fmla32"),
+    (0xFFE0E000, 0x65600000, "fmla16"),
     (0xBF20FC00, 0x0E208000, "smlal"),
     (0xBF20FC00, 0x0E20C000, "smlal"),
     (0xBF00F400, 0x0F002000, "smlal"),

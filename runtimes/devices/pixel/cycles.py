@@ -6,15 +6,23 @@ or the units of loads and stores (load). A chain of multiply-accumulates into on
 before, bounds the vector unit too: with latency 4, twelve accumulators let three start in a cycle. An in-order core
 starts an instruction beside a vector one only where the two pair; the others cost their own slot.
 
-Rates and latencies are those of `phones.CORES`. Three numbers are fitted on published measurements by
-`tools/fit_cycles.py` and kept in `fit.json`: the share of an in-order core's instructions that find no partner; how
-much longer than its busiest unit an out-of-order core takes; and the cycles from one dot product to the next into the
-same register on X1. Weights that no cache holds are streamed from memory, and an inference takes no less than that.
+Rates and latencies are those of `phones.CORES`. What a core makes of them is fitted on published measurements by
+`tools/fit_cycles.py` and kept in `fit.json`:
 
-What is assumed where nothing was published: a matrix product instruction (SMMLA) starts as often as a dot product, for
-twice the products; on X3 and X4 dot products wait for each other as on X1, in proportion to the float rate that was
-measured on each; widening multiplies start as often as float ones, operations on whole numbers likewise, but twice as
-often on A75 (at once a cycle all vector instructions of the published int8 MobileNet v1 would take longer than it did);
+- how much longer than its busiest unit a core takes (`stretch`);
+- how long it waits for each byte of weights (`exposed`): they are new to its caches at every inference, and a core of
+  before 2020 does not fetch them early enough. X1 and X3 were seen to stream weights at 19.7 and 16.9 GB/s while they
+  computed, so nothing is taken from them and what came after;
+- at what rate threads read weights that none of them reads faster than one (`unshared_gbs`): four threads lose to it
+  what one thread does not.
+
+Cores without a row have their next of kin's numbers, and a band that says so. Weights that no cache holds are streamed
+from memory, and an inference takes no less than that.
+
+What is assumed where nothing was published: of an in-order core's instructions beside those of its vector unit half
+find a partner to start with; a matrix product instruction (SMMLA) starts as often as a dot product, for twice the
+products; widening multiplies start as often as float ones, operations on whole numbers likewise, but twice as often on
+A73 and A75 (at once a cycle all vector instructions of the published int8 MobileNet v1 would take longer than it did);
 shuffles as float additions; a division or square root keeps the unit busy for 8 cycles; memory gives one core the share
 of its rate on paper that it gave on Pixel 6.
 """
@@ -22,10 +30,11 @@ of its rate on paper that it gave on Pixel 6.
 import dataclasses
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from edgebert.errors import InputError
 from edgebert.runtimes.devices.device import Estimate, Hot
@@ -35,22 +44,27 @@ from edgebert.runtimes.devices.pixel.phones import CORES, Core, Phone
 
 FIT = Path(__file__).with_name("fit.json")
 
-# X1 has four vector pipes, X3 and X4 as well, but an int8 matrix product sustained 2.07 dot products a cycle with 16
-# accumulators and 2.33 with 20 (google/XNNPACK commit 26b6e4c848), as if each waited longer for the one before than
-# the tables say. So the wait is fitted, and no more than what 20 accumulators give is taken from these cores.
-FOUR_PIPES, MOST_ACCUMULATORS = ("cortex-x1", "cortex-x3", "cortex-x4"), 20
-WHOLE_NUMBERS = {"cortex-a75": 2.0}  # vector operations a cycle, where that is not the rate of float ones
+WHOLE_NUMBERS = {
+    "cortex-a73": 2.0,
+    "cortex-a75": 2.0,
+}  # vector operations a cycle, where that is not the rate of float ones
 DIVIDE = 8.0  # cycles
+UNPAIRED = 0.5  # of an in-order core's instructions beside the vector unit's
+# Of cores without a published row: whose numbers they have.
+KIN = {
+    "cortex-a53": "cortex-a55", "cortex-a510": "cortex-a55", "cortex-a520": "cortex-a55", "cortex-a78": "cortex-a76",
+    "cortex-a715": "cortex-a76", "cortex-a720": "cortex-a76", "cortex-a725": "cortex-a76", "cortex-x4": "cortex-x3",
+}  # fmt: skip
+
+PAIRED = ("cortex-a510", "cortex-a520")  # two of them have one vector unit
 
 # GB/s at which one big core streamed weights; lower bounds derived from published latencies. Elsewhere the share of the
 # memory's rate on paper that Pixel 6 gave: 19.7 of 51.2.
 STREAMED = {"pixel-6": 19.7, "pixel-8": 16.9}
 STREAM_SHARE = 19.7 / 51.2
 
-# What each further thread takes from the speed of all: Pixel 3a's two big cores were 1.91 times as fast as one and
-# Pixel 2's four 3.19 times (google/XNNPACK README, MobileNet v1), with the fall of the clock in it.
-THREAD_LOSS = 0.065
-LEAST_EFFICIENCY = 0.5
+# The largest part of one thread's time that threads were seen not to share: MobileNet v3 on Dimensity 9300.
+MOST_UNSHARED = 0.4
 
 HOTTEST = 20
 
@@ -73,22 +87,42 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What was fitted on the rows of one core.
+
+    Attributes:
+        stretch: cycles over those of its busiest unit.
+        exposed: ns that it waits for a byte of weights.
+        one: published over modelled time of one thread, the least and the greatest of a band in which nine of ten rows
+            are to lie, as far as rows tell that were left out.
+        several: the same of several threads.
+    """
+
+    stretch: float
+    exposed: float
+    one: tuple[float, float]
+    several: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """The fitted numbers.
 
     Attributes:
-        unpaired: share of the instructions of an in-order core, other than those of its vector unit, that find no
-            partner to start with.
-        stretch: cycles of an out-of-order core over those of its busiest unit.
-        wait: cycles from one dot product to the next into the same register on X1.
-        low, high: published over modelled time, the least and the greatest of the rows when each is left out in turn.
+        cores: by name, of those that rows tell of.
+        kin: the bands of a core that has the numbers of another; its stretch and exposure are of no core.
+        unshared_gbs: GB/s at which several threads read weights together, beside what they compute.
     """
 
-    unpaired: float
-    stretch: float
-    wait: float
-    low: float
-    high: float
+    cores: Mapping[str, Known]
+    kin: Known
+    unshared_gbs: float
+
+    def of(self, core: str) -> Known:
+        """What is known of a core, or of its kin with a band that says so."""
+        if core in self.cores:
+            return self.cores[core]
+        return dataclasses.replace(self.cores[KIN[core]], one=self.kin.one, several=self.kin.several)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +148,16 @@ class Bounds:
 def fit() -> Fit:
     """The numbers in `fit.json`."""
     told = json.loads(FIT.read_text())
-    return Fit(**{field.name: told[field.name] for field in dataclasses.fields(Fit)})
+
+    def known(one: dict[str, Any]) -> Known:
+        return Known(one["stretch"], one["exposed"], tuple(one["one"]), tuple(one["several"]))
+
+    return Fit({name: known(one) for name, one in told["cores"].items()}, known(told["kin"]), told["unshared_gbs"])
+
+
+def whose_rows(core: str) -> str:
+    """Whose published times a core's numbers and band come from, for people."""
+    return core if core in fit().cores else f"other cores, for there are none of {core},"
 
 
 @lru_cache(maxsize=1 << 15)
@@ -152,7 +195,7 @@ def bounds(asked: Work, name: str, fitted: Fit, shared: bool = False) -> Bounds:
         asked: what the block asks for.
         name: of the core, a key of `phones.CORES`.
         fitted: see `fit`.
-        shared: whether another core works with the same vector unit, as pairs of A510 do.
+        shared: whether another core works with the same vector unit, see PAIRED.
 
     Raises:
         InputError: the block has instructions that the core does not have.
@@ -164,14 +207,11 @@ def bounds(asked: Work, name: str, fitted: Fit, shared: bool = False) -> Bounds:
     # At most one branch is taken in a cycle.
     issue = max(sum(counts.values()) / core.dispatch, float(bool(counts.get("branch"))))
     if core.in_order:
-        return _in_order(core, asked, fitted, vector, load, issue)
-    products = counts.get("dot", 0) + counts.get("mmla", 0)
-    latency = float(core.fmla_latency[0])
-    vector *= fitted.stretch
-    if products and name in FOUR_PIPES:
-        latency = fitted.wait * CORES["cortex-x1"].fmla4s / core.fmla4s
-        vector = max(vector, products * latency / MOST_ACCUMULATORS)
-    return Bounds(max(vector, asked.carried * latency), load * fitted.stretch, issue * fitted.stretch)
+        vector, load, issue = _in_order(core, asked, vector, load, issue)
+    else:
+        vector = max(vector, float(asked.carried * core.fmla_latency[0]))
+    stretch = fitted.of(name).stretch
+    return Bounds(vector * stretch, load * stretch, issue * stretch)
 
 
 def _vector(asked: Work, name: str, core: Core) -> float:
@@ -187,19 +227,19 @@ def _vector(asked: Work, name: str, core: Core) -> float:
     return cycles
 
 
-def _in_order(core: Core, asked: Work, fitted: Fit, vector: float, load: float, issue: float) -> Bounds:
-    """Cycles where instructions start in order: what finds no partner waits for its own slot."""
+def _in_order(core: Core, asked: Work, vector: float, load: float, issue: float) -> tuple[float, float, float]:
+    """The same three where instructions start in order: what finds no partner waits for its own slot."""
     counts = asked.counts
     busy = sum(counts.get(kind, 0) for kind in (*MULTIPLY, *VECTOR, "permute"))
-    if core.dispatch == 2:  # A55: a 128-bit load keeps both slots for two cycles
+    if core.dispatch == 2:  # A53 and A55: a 128-bit load keeps both slots for two cycles
         loads = counts.get("load_q", 0)
         vector, busy = vector + 2 * loads, busy + loads
     rest = sum(counts.values()) - busy
-    alone = fitted.unpaired * rest / (core.dispatch - 1)
+    alone = UNPAIRED * rest / (core.dispatch - 1)
     vector = max(vector, float(asked.within * core.fmla_latency[0]))
     if vector >= alone:
-        return Bounds(vector + alone, load, issue)
-    return Bounds(vector, load, max(issue, vector + alone))
+        return vector + alone, load, issue
+    return vector, load, max(issue, vector + alone)
 
 
 def seconds(blocks: Iterable[tuple[Work, int]], name: str, ghz: float, fitted: Fit, shared: bool = False) -> float:
@@ -229,7 +269,7 @@ def workers(phone: Phone, threads: int) -> list[tuple[str, float, bool]]:
     if not 1 <= threads <= len(cores):
         raise InputError(f"{phone.name} has {len(cores)} cores; {threads} threads were asked for.")
     taken = cores[:threads]
-    pairs = Counter((id(cluster), index // 2) for cluster, index in taken if cluster.core == "cortex-a510")
+    pairs = Counter((id(cluster), index // 2) for cluster, index in taken if cluster.core in PAIRED)
     return [(c.core, c.ghz, pairs[id(c), index // 2] == 2) for c, index in taken]
 
 
@@ -246,30 +286,34 @@ def estimate(counts: Counts, phone: Phone, threads: int = 1, weights: int | None
         InputError: the phone has fewer cores, or a core lacks instructions that were counted.
     """
     fitted, prime = fit(), phone.prime
+    known = fitted.of(prime.core)
     cycles: dict[int, float] = {}
     held: defaultdict[str, float] = defaultdict(float)
     for index, block in enumerate(counts.blocks):
         found = bounds(work(block.words), prime.core, fitted)
         cycles[index] = found.cycles * block.times
         held[found.name] += cycles[index]
-    alone = sum(cycles.values()) / (prime.ghz * 1e9)
-    took = _together(counts.blocks, phone, threads, alone, fitted)
+    read, cached = weights or 0, _cached(phone, weights)
+    held["memory"] = 0.0 if cached else known.exposed * read * prime.ghz
+    asked = [(work(block.words), block.times) for block in counts.blocks]
+    took = took_together(asked, workers(phone, threads), read, fitted, cached)
     streamed = _streaming(phone, weights)
     bound = max(held, key=lambda name: held[name], default="issue")
     if streamed > took:
         took, bound = streamed, "memory"
+    low, high = known.one if threads == 1 else known.several
     kinds = _kinds(counts.blocks)
     total = sum(cycles.values()) or 1.0
     return Estimate(
         instructions=counts.instructions,
         cycles=took * prime.ghz * 1e9,
         ms=took * 1e3,
-        low_ms=took * 1e3 * fitted.low,
-        high_ms=took * 1e3 * fitted.high,
+        low_ms=took * 1e3 * low,
+        high_ms=took * 1e3 * high,
         core=prime.core,
         ghz=prime.ghz,
         bound=bound,
-        bounds={name: part / total for name, part in sorted(held.items())},
+        bounds={name: part / sum(held.values()) for name, part in sorted(held.items()) if part},
         memory_ms=streamed * 1e3 if streamed else None,
         kinds=kinds,
         shares={share: _share(counts.blocks, cycles, members) / total for share, members in SHARES.items()},
@@ -277,23 +321,39 @@ def estimate(counts: Counts, phone: Phone, threads: int = 1, weights: int | None
     )
 
 
-def _together(blocks: tuple[Block, ...], phone: Phone, threads: int, alone: float, fitted: Fit) -> float:
-    """Seconds on several cores."""
-    given = workers(phone, threads)
-    if threads == 1:
+def took_together(
+    blocks: Sequence[tuple[Work, int]], given: Sequence[tuple[str, float, bool]], weights: int, fitted: Fit,
+    cached: bool = False,
+) -> float:  # fmt: skip
+    """Seconds on one core or several.
+
+    Args:
+        blocks: each with how often it ran.
+        given: core, clock in GHz and whether its vector unit is shared, biggest first; see `workers`.
+        weights: bytes that are read once.
+        fitted: see `fit`.
+        cached: whether a cache holds the weights from one inference to the next.
+    """
+    took = {one: seconds(blocks, *one[:2], fitted, one[2]) for one in set(given)}
+    exposed = 0.0 if cached else fitted.of(given[0][0]).exposed * weights * 1e-9
+    alone = took[given[0]] + exposed
+    if len(given) == 1:
         return alone
-    asked = [(work(block.words), block.times) for block in blocks]
-    took = {one: seconds(asked, *one[:2], fitted, one[2]) for one in set(given)}
-    speed = sum(1 / took[one] for one in given)
-    return 1 / (speed * max(LEAST_EFFICIENCY, 1 - THREAD_LOSS * (threads - 1)))
+    unshared = min(weights / (fitted.unshared_gbs * 1e9), MOST_UNSHARED * alone)
+    speed = sum(took[given[0]] / took[one] for one in given)
+    return unshared + (alone - unshared) / speed
 
 
 def _streaming(phone: Phone, weights: int | None) -> float:
     """Seconds to read the weights from memory, 0 where a cache holds them or too little is known."""
-    gbs, cache = bandwidth(phone), last_cache(phone)
-    if weights is None or gbs is None or (cache is not None and weights <= cache * 1024):
-        return 0.0
-    return weights / (gbs * 1e9)
+    gbs = bandwidth(phone)
+    return 0.0 if weights is None or gbs is None or _cached(phone, weights) else weights / (gbs * 1e9)
+
+
+def _cached(phone: Phone, weights: int | None) -> bool:
+    """Whether the last cache holds the weights from one inference to the next."""
+    cache = last_cache(phone)
+    return cache is not None and (weights or 0) <= cache * 1024
 
 
 def _kinds(blocks: tuple[Block, ...]) -> dict[str, int]:

@@ -67,6 +67,40 @@ VECTORS: tuple[tuple[int, int, str], ...] = (
     (0x9F3FFC00, 0x0E200800, "permute"),  # REV
 )
 
+# The same of SVE, whose vectors have 128 bits on every phone here. Of FMLA and its kin bits 23 and 22 tell the width.
+SCALABLE: tuple[tuple[int, int, str], ...] = (
+    (0xE2000000, 0xE0000000, "store_q"),
+    (0x80000000, 0x80000000, "load_q"),  # one register, or an element repeated
+    (0xFF20FC00, 0x45009800, "mmla"),  # SMMLA, UMMLA, USMMLA
+    (0xFF20F800, 0x44000000, "dot"),
+    (0xFFE0FC00, 0x44807800, "dot"),  # USDOT
+    (0xFFA0F800, 0x44A00000, "dot"),  # by an element
+    (0xFF20E000, 0x44004000, "long"),  # SMLALB and its kin
+    (0xFF20E000, 0x45006000, "long"),  # SMULLB
+    (0xFF200000, 0x65200000, "fma"),  # FMLA, FMLS, FMAD, FMSB and their negatives
+    (0xFF20F800, 0x64200000, "fma"),  # by an element
+    (0xFFA0D000, 0x64A08000, "fma16"),  # FMLALB, FMLALT
+    (0xFF3EE000, 0x650C8000, "divide"),
+    (0xFF3FE000, 0x650DA000, "divide"),  # FSQRT
+    (0xFF3FE000, 0x65028000, "fmul"),
+    (0xFF20FC00, 0x65000800, "fmul"),
+    (0xFF20FC00, 0x65001800, "fmul"),  # FRECPS
+    (0xFF20FC00, 0x64202000, "fmul"),
+    (0xFE000000, 0x64000000, "fadd"),  # the other operations on floats
+    (0xFFFFFC00, 0x0420BC00, "other"),  # MOVPRFX, which goes with what follows
+    (0xFF30F800, 0x0420E000, "scalar"),  # CNTB and its kin
+    (0xFFA0F000, 0x04205000, "scalar"),  # ADDVL, RDVL
+    (0xFF3EC000, 0x2538C000, "permute"),  # DUP and FDUP of a number
+    (0xFF20E000, 0x25200000, "scalar"),  # WHILELO
+    (0xFF30C000, 0x2510C000, "scalar"),  # PTRUE and other operations on predicates
+    (0xFF000000, 0x25000000, "scalar"),
+    (0xFF20C000, 0x05200000, "permute"),  # DUP, TBL, REV
+    (0xFF20E000, 0x05206000, "permute"),  # ZIP, UZP, TRN
+    (0xFF20C000, 0x0520C000, "permute"),  # SEL
+    (0xFF20C000, 0x05208000, "permute"),
+    (0xFF30C000, 0x05104000, "permute"),  # a number where a predicate says so
+)
+
 # Of LD1 and its like, by bits 15 to 12: registers.
 STRUCTURES = {0: 4, 2: 4, 4: 3, 6: 3, 7: 1, 8: 2, 10: 2}
 
@@ -106,6 +140,8 @@ def decode(word: int) -> Instruction:
         return _memory(word)
     if group & 0b0111 == 0b0111:
         return _vector(word)
+    if group == 0b0010:
+        return _scalable(word)
     if group in (0b1000, 0b1001) or group & 0b0111 == 0b0101:
         return Instruction("scalar")
     if group in (0b1010, 0b1011):
@@ -126,6 +162,21 @@ def _vector(word: int) -> Instruction:
     kind = next((kind for mask, value, kind in VECTORS if word & mask == value), "integer")
     # The widening ones make 128 bits, whatever they read.
     return Instruction(kind, wide or kind == "long", written=target, accumulates=_accumulates(word, kind))
+
+
+def _scalable(word: int) -> Instruction:
+    """Instructions of SVE."""
+    kind = next((kind for mask, value, kind in SCALABLE if word & mask == value), "integer")
+    if kind == "fma":
+        kind = "fma16" if word >> 22 & 3 == 1 else "fma32"
+    if kind in ("scalar", "other"):
+        return Instruction(kind)
+    if kind == "store_q":
+        return Instruction(kind, wide=True)
+    # MLA, MLS and MAD of integers are read and added to as well; SMULLB is not.
+    adds = word & 0xFF00C000 == 0x04004000 or word & 0xFF00C000 == 0x0400C000
+    accumulates = (kind in MULTIPLY and word & 0xFF20E000 != 0x45006000) or (kind == "integer" and adds)
+    return Instruction(kind, wide=True, written=word & 31, accumulates=accumulates)
 
 
 def _scalar_float(word: int) -> str:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 UNTIMED = "times of an emulated core are the emulator's, and are left out"
 MODELLED = (
-    "the time is that of a cycle model on counted instructions, at the core's highest clock; published times lay "
-    "within {low:.0%} and {high:+.0%} of it, and one chip in two phones was seen to differ by 1.85 times"
+    "the time is that of a cycle model on counted instructions, at the core's highest clock; nine of ten published "
+    "times of {whose} lay within {low:.0%} and {high:+.0%} of it, and one chip in two phones differed by 1.85 times"
 )
 TOGETHER = (
-    "{threads} threads: blocks counted on one core, shared out over the biggest cores by their speed, less 6.5% for "
-    "each further thread, as was published for Pixel 2 and 3a, in which the clock's fall is"
+    "{threads} threads: blocks counted on one core, shared out over the biggest cores by their speed, but for the time "
+    "that weights take which threads read together"
 )
 UNKNOWN_MEMORY = "how fast this phone's memory streams weights is not known, and bounds nothing here"
 
@@ -55,7 +55,8 @@ class Pixel:
         counts = self.count(dataclasses.replace(job, threads=1))
         found = cycles.estimate(counts, self.phone, job.threads, streamed(job))
         told = dataclasses.replace(untimed(self.name, job, counts), estimate=found, latency=_exact(found))
-        notes = [UNTIMED, MODELLED.format(low=found.low_ms / found.ms - 1, high=found.high_ms / found.ms - 1)]
+        low, high = found.low_ms / found.ms - 1, found.high_ms / found.ms - 1
+        notes = [UNTIMED, MODELLED.format(whose=cycles.whose_rows(found.core), low=low, high=high)]
         if job.threads > 1:
             notes.append(TOGETHER.format(threads=job.threads))
         if cycles.bandwidth(self.phone) is None:

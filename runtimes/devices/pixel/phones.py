@@ -25,7 +25,8 @@ class Core:
         fmla4s: of 128-bit float multiply-accumulates; fmul4s, fadd4s, sdot likewise.
         load_q: 128-bit loads; store_q 128-bit stores.
         fmla_latency: from a factor to the result, and from the accumulator to the result.
-        features: what kernels are chosen by: asimdhp float16 arithmetic, asimddp dot products, i8mm matrix products.
+        features: what kernels are chosen by: asimdhp float16 arithmetic, asimddp dot products, i8mm matrix products,
+            sve, sve2 vectors of a length that is not told, svei8mm their matrix products.
     """
 
     implementer: int
@@ -47,11 +48,17 @@ class Core:
         return self.implementer << 24 | 0xF << 16 | self.part << 4 | 1
 
 
+PLAIN: tuple[str, ...] = ()
 HALF = ("asimdhp",)
 DOT = ("asimdhp", "asimddp")
-MATRIX = ("asimdhp", "asimddp", "i8mm")
+SCALABLE = ("asimdhp", "asimddp", "i8mm", "sve", "sve2", "svei8mm")
 
 CORES: dict[str, Core] = {
+    # Kryo 280 Silver and Gold.
+    "cortex-a53": Core(0x51, 0x801, True, 2, 1.0, 1.0, 1.0, None, 1.0, 1.0, (8, 4), PLAIN),
+    "cortex-a73": Core(0x51, 0x800, False, 2, 1.0, 1.0, 1.0, None, 1.0, 1.0, (7, 4), PLAIN),
+    # The first, of Qualcomm's own make.
+    "kryo": Core(0x51, 0x205, False, 4, 1.0, 1.0, 1.0, None, 1.0, 1.0, (5, 4), PLAIN),
     # A 128-bit load costs 2 cycles and does not pair with FMLA; 64-bit ones and INS do (ncnn, onnxruntime #10754).
     "cortex-a55": Core(0x41, 0xD05, True, 2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, (4, 4), DOT),
     # Kryo 385 Gold, measured.
@@ -59,14 +66,17 @@ CORES: dict[str, Core] = {
     # Kryo 485 Gold, measured; plain A76 (0x41, 0xd0b) as the middle core of Pixel 6.
     "cortex-a76": Core(0x51, 0x804, False, 4, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0, (4, 2), DOT),
     "cortex-a78": Core(0x41, 0xD41, False, 4, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, (4, 2), DOT),
-    # Four FMLA pipes, but 12 accumulators reached 2.0; an int8 GEMM sustained 2.07 SDOT (4x16) and 2.33 (5x16).
-    "cortex-x1": Core(0x41, 0xD44, False, 5, 2.0, 4.0, 2.2, 4.0, 3.0, 2.0, (4, 2), DOT),
+    # Four pipes, by the guides of the server cores that are made of X1, X3 (Neoverse V1, V2) and by X4's own.
+    "cortex-x1": Core(0x41, 0xD44, False, 5, 4.0, 4.0, 4.0, 4.0, 3.0, 2.0, (4, 2), DOT),
     # Pairs share one vector unit: about 1.0 each when all run.
-    "cortex-a510": Core(0x41, 0xD46, True, 3, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0, (4, 4), MATRIX),
-    "cortex-a715": Core(0x41, 0xD4D, False, 5, 2.0, 2.0, 2.0, 2.0, 3.0, 2.0, (4, 2), MATRIX),
-    "cortex-x3": Core(0x41, 0xD4E, False, 6, 2.0, 4.0, 4.0, 4.0, 3.0, 2.0, (4, 2), MATRIX),
-    "cortex-a720": Core(0x41, 0xD81, False, 5, 2.0, 2.0, 2.0, 2.0, 3.0, 2.0, (4, 2), MATRIX),
-    "cortex-x4": Core(0x41, 0xD82, False, 10, 2.8, 4.0, 4.0, 4.0, 3.0, 2.0, (4, 2), MATRIX),
+    "cortex-a510": Core(0x41, 0xD46, True, 3, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0, (4, 4), SCALABLE),
+    # Two share a vector unit, as those of A510 do; each alone starts one of each a cycle (measured on CIX P1).
+    "cortex-a520": Core(0x41, 0xD80, True, 3, 1.0, 1.0, 1.0, 1.0, 2.0, 1.0, (4, 4), SCALABLE),
+    "cortex-a715": Core(0x41, 0xD4D, False, 5, 2.0, 2.0, 2.0, 2.0, 3.0, 2.0, (4, 2), SCALABLE),
+    "cortex-x3": Core(0x41, 0xD4E, False, 6, 4.0, 4.0, 4.0, 4.0, 3.0, 2.0, (4, 2), SCALABLE),
+    "cortex-a720": Core(0x41, 0xD81, False, 5, 2.0, 2.0, 2.0, 2.0, 3.0, 2.0, (4, 2), SCALABLE),
+    "cortex-a725": Core(0x41, 0xD87, False, 5, 2.0, 2.0, 2.0, 2.0, 3.0, 2.0, (4, 2), SCALABLE),
+    "cortex-x4": Core(0x41, 0xD82, False, 10, 4.0, 4.0, 4.0, 4.0, 3.0, 2.0, (4, 2), SCALABLE),
 }
 
 
@@ -120,6 +130,8 @@ def _phone(
 PHONES: dict[str, Phone] = {
     phone.name: phone
     for phone in (
+        _phone("pixel", "Snapdragon 821", [("kryo", 2, 2.15), ("kryo", 2, 1.6)], 29.9),
+        _phone("pixel-2", "Snapdragon 835", [("cortex-a73", 4, 2.457), ("cortex-a53", 4, 1.9)], 29.9),
         _phone("pixel-3", "Snapdragon 845", [("cortex-a75", 4, 2.803), ("cortex-a55", 4, 1.766)],
                29.9, {"cortex-a75": 256, "cortex-a55": 128}, 2048, 3072),
         _phone("pixel-3a", "Snapdragon 670", [("cortex-a75", 2, 1.997), ("cortex-a55", 6, 1.709)]),
@@ -129,10 +141,14 @@ PHONES: dict[str, Phone] = {
                [("cortex-a76", 1, 2.40), ("cortex-a76", 1, 2.208), ("cortex-a55", 6, 1.805)]),
         _phone("pixel-6", "Tensor G1", [("cortex-x1", 2, 2.802), ("cortex-a76", 2, 2.253), ("cortex-a55", 4, 1.803)],
                51.2, {"cortex-x1": 1024}, 4096, 8192),
-        _phone("pixel-7", "Tensor G2", [("cortex-x1", 2, 2.850), ("cortex-a78", 2, 2.348), ("cortex-a55", 4, 1.803)]),
-        _phone("pixel-8", "Tensor G3", [("cortex-x3", 1, 2.914), ("cortex-a715", 4, 2.367), ("cortex-a510", 4, 1.704)]),
-        # Its little core is a Cortex-A520, taken as an A510.
-        _phone("pixel-9", "Tensor G4", [("cortex-x4", 1, 3.105), ("cortex-a720", 3, 2.600), ("cortex-a510", 4, 1.950)]),
+        _phone("pixel-6a", "Tensor G1", [("cortex-x1", 2, 2.802), ("cortex-a76", 2, 2.253), ("cortex-a55", 4, 1.803)],
+               51.2, {"cortex-x1": 1024}, 4096, 8192),
+        *(_phone(name, "Tensor G2", [("cortex-x1", 2, 2.850), ("cortex-a78", 2, 2.348), ("cortex-a55", 4, 1.803)])
+          for name in ("pixel-7", "pixel-7a")),
+        *(_phone(name, "Tensor G3", [("cortex-x3", 1, 2.914), ("cortex-a715", 4, 2.367), ("cortex-a510", 4, 1.704)])
+          for name in ("pixel-8", "pixel-8a")),
+        _phone("pixel-9", "Tensor G4", [("cortex-x4", 1, 3.105), ("cortex-a720", 3, 2.600), ("cortex-a520", 4, 1.950)]),
+        _phone("pixel-10", "Tensor G5", [("cortex-x4", 1, 3.78), ("cortex-a725", 5, 3.05), ("cortex-a520", 2, 2.25)]),
     )
 }  # fmt: skip
 
@@ -146,9 +162,10 @@ class Processor:
 
 
 # By the features that kernels are chosen by. QEMU 7.2 has no core of Armv8.2 with float16 arithmetic and without dot
-# products but Fujitsu's, less its SVE; and none with matrix products but `max`, which has more than the phones: SVE
-# and SME are taken away. Pointer authentication is done by QEMU's own cheap hash.
+# products but Fujitsu's, less its SVE; and none with matrix products but `max`, which has more than the phones: SME is
+# taken away, and SVE's vectors have 128 bits, as Arm's own cores have. Pointer authentication is QEMU's own cheap hash.
 PROCESSORS: dict[tuple[str, ...], Processor] = {
+    PLAIN: Processor("cortex-a72", "fp asimd aes pmull sha1 sha2 crc32 cpuid"),
     HALF: Processor(
         "a64fx,sve=off",
         "fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm fcma dcpop",
@@ -157,10 +174,11 @@ PROCESSORS: dict[tuple[str, ...], Processor] = {
         "cortex-a76",
         "fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
     ),
-    MATRIX: Processor(
-        "max,sve=off,pauth-impdef=on",
+    SCALABLE: Processor(
+        "max,sme=off,sve-max-vq=1,pauth-impdef=on",
         "fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc dcpop sha3 sm3 sm4 "
-        "asimddp sha512 asimdfhm ilrcpc flagm sb paca pacg dcpodp flagm2 frint i8mm bf16 rng bti mte",
+        "asimddp sha512 sve asimdfhm ilrcpc flagm sb paca pacg dcpodp sve2 sveaes svepmull svebitperm svesha3 svesm4 "
+        "flagm2 frint svei8mm svef32mm svef64mm svebf16 i8mm bf16 rng bti mte",
     ),
 }
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from foreign import SIZE, tflite_file
@@ -19,7 +20,7 @@ from edgebert.runtimes.devices import open_device
 from edgebert.runtimes.devices.device import SIMULATED, Job
 from edgebert.runtimes.devices.pixel import cycles, phones, sandbox
 from edgebert.runtimes.devices.pixel.counter import Block, Counts
-from edgebert.runtimes.devices.pixel.cycles import Fit, Work, bounds, estimate, work
+from edgebert.runtimes.devices.pixel.cycles import Fit, Known, Work, bounds, estimate, work
 from edgebert.runtimes.devices.pixel.decode import KINDS, SHARES, Instruction, decode
 from edgebert.runtimes.devices.pixel.device import streamed
 
@@ -27,7 +28,8 @@ simulated = pytest.mark.skipif(sandbox.missing() is not None, reason=f"needs the
 
 FMLA, SDOT, SMMLA = 0x4E22CC00, 0x4E829400, 0x4E82A400  # into v0.4s
 LDR_Q, STR_Q, ADD, BACK = 0x3DC00000, 0x3D800000, 0x91000400, 0x54FFFFE1
-PLAIN = Fit(unpaired=0.0, stretch=1.0, wait=7.0, low=0.9, high=1.1)
+KNOWN = Known(1.0, 0.0, (0.9, 1.1), (0.8, 1.2))
+PLAIN = Fit(dict.fromkeys(phones.CORES, KNOWN), KNOWN, 5.0)  # as the tables of cores say
 
 WORDS: dict[int, tuple[str, int]] = {  # kind, registers
     0x4E22CC20: ("fma32", 1),  # fmla v0.4s, v1.4s, v2.4s
@@ -82,6 +84,22 @@ WORDS: dict[int, tuple[str, int]] = {  # kind, registers
     0x9B027C20: ("scalar", 1),  # mul x0, x1, x2
     0xD503201F: ("other", 1),  # nop
     0x00000000: ("other", 1),  # no instruction
+    0x45C498CD: ("mmla", 1),  # ummla z13.s, z6.b, z4.b
+    0x44820020: ("dot", 1),  # sdot z0.s, z1.b, z2.b
+    0x65A681E0: ("fma32", 1),  # fmad z0.s, p0/m, z15.s, z6.s
+    0x65A103A0: ("fma32", 1),  # fmla z0.s, p0/m, z29.s, z1.s
+    0x65620020: ("fma16", 1),  # fmla z0.h, p0/m, z1.h, z2.h
+    0x65428020: ("fmul", 1),  # fmul z0.h, p0/m, z0.h, z1.h
+    0x658682C0: ("fadd", 1),  # fmax z0.s, p0/m, z0.s, z22.s
+    0x654D8040: ("divide", 1),  # fdiv z0.h, p0/m, z0.h, z2.h
+    0x04A00042: ("integer", 1),  # add z2.s, z2.s, z0.s
+    0x05E96129: ("permute", 1),  # zip1 z9.d, z9.d, z9.d
+    0x0420BF80: ("other", 1),  # movprfx z0, z28
+    0x25621C60: ("scalar", 1),  # whilelo p0.h, x3, x2
+    0x0420E3E6: ("scalar", 1),  # cntb x6
+    0xA5444003: ("load_q", 1),  # ld1w {z3.s}, p0/z, [x0, x4, lsl #2]
+    0xA4002846: ("load_q", 1),  # ld1rqb {z6.b}, p2/z, [x2]
+    0xE5444020: ("store_q", 1),  # st1w {z0.s}, p0, [x1, x4, lsl #2]
 }
 
 
@@ -100,6 +118,9 @@ def test_written_registers_and_accumulations_are_told() -> None:
     assert decode(0x4CDF203E).overwritten == (30, 31, 0, 1)  # ld1 of four goes round
     assert decode(0x0D408025).overwritten == ()  # ld1 of one element keeps the others
     assert not decode(0x0E22CC20).wide  # fmla v0.2s
+    assert decode(0x45C498CD) == Instruction("mmla", True, written=13, accumulates=True)  # ummla z13.s
+    assert decode(0xA5444003).overwritten == (3,)  # ld1w {z3.s}
+    assert decode(0x04A00042).overwritten == (2,)  # add z2.s
 
 
 def test_chains_end_where_a_register_is_set_anew() -> None:
@@ -121,10 +142,9 @@ def test_chains_end_where_a_register_is_set_anew() -> None:
         ("cortex-a76", (STR_Q,) * 8, 8.0, "load"),  # one a cycle
         ("cortex-a76", (ADD,) * 8, 2.0, "issue"),  # four a cycle
         ("cortex-x4", (ADD, BACK), 1.0, "issue"),  # one branch a cycle
-        ("cortex-x1", tuple(SDOT + i for i in range(16)), 7.0, "vector"),  # the fitted wait
-        ("cortex-x1", tuple(SDOT + i for i in range(20)) * 2, 14.0, "vector"),
-        ("cortex-x3", tuple(SMMLA + i for i in range(16)), 7.0, "vector"),  # as dot products
-        ("cortex-x4", tuple(SDOT + i for i in range(16)), 5.0, "vector"),  # its float rate is 1.4 times X3's
+        ("cortex-x1", tuple(SDOT + i for i in range(20)), 5.0, "vector"),  # four a cycle
+        ("cortex-x3", tuple(SMMLA + i for i in range(20)), 5.0, "vector"),  # as dot products
+        ("cortex-a520", tuple(SMMLA + i for i in range(4)), 4.0, "vector"),
         ("cortex-a55", tuple(FMLA + i for i in range(4)), 4.0, "vector"),
     ],
 )  # fmt: skip
@@ -137,15 +157,14 @@ def test_in_order_cores_wait_for_wide_loads_and_for_what_finds_no_partner() -> N
     """A55: a 128-bit load takes two cycles of the vector unit's; 64-bit ones and INS pair freely."""
     twelve = {"fma32": 12}
 
-    def took(more: dict[str, int], unpaired: float, core: str = "cortex-a55") -> float:
-        return bounds(Work(twelve | more, 0, 1, 0), core, replace(PLAIN, unpaired=unpaired)).cycles
+    def took(more: dict[str, int], core: str = "cortex-a55") -> float:
+        return bounds(Work(twelve | more, 0, 1, 0), core, PLAIN).cycles
 
-    assert took({}, 0.0) == 12
-    assert took({"load_q": 4}, 0.0) == 20
-    assert took({"load_d": 4}, 0.0) == took({"insert": 4}, 0.0) == 12
-    assert took({"load_d": 4}, 0.5) == took({"insert": 4}, 0.5) == 14
-    assert took({"load_d": 4, "insert": 4, "scalar": 4}, 1.0) == 24
-    assert took({"scalar": 4}, 1.0, "cortex-a510") == 6 + 2  # two pipes, and two other slots
+    assert took({}) == 12
+    assert took({"load_q": 4}) == 20
+    assert took({"load_d": 4}) == took({"insert": 4}) == 14  # half of them find a partner
+    assert took({"load_d": 4, "insert": 4, "scalar": 4}) == 18
+    assert took({"scalar": 4}, "cortex-a510") == 6 + 1  # two pipes, and two other slots
     shared = bounds(Work(twelve, 0, 1, 0), "cortex-a510", PLAIN, shared=True)
     assert shared.cycles == 12
 
@@ -178,8 +197,8 @@ COLD = Block(0x2000, 500, (LDR_Q, LDR_Q, ADD, BACK), "libc.so.6", 0x20, None)
 
 
 def test_an_estimate_tells_time_bounds_kinds_and_hot_blocks() -> None:
-    found, fitted = estimate(counts(HOT, COLD), phones.PHONES["pixel-4"]), cycles.fit()
-    took = 1000 * 8 * fitted.stretch + 500 * 1 * fitted.stretch
+    found, known = estimate(counts(HOT, COLD), phones.PHONES["pixel-4"]), cycles.fit().of("cortex-a76")
+    took = (1000 * 8 + 500 * 1) * known.stretch
     assert found.cycles == pytest.approx(took)
     assert found.ms == pytest.approx(took / 2.84e6)
     assert (found.core, found.ghz, found.bound, found.instructions) == ("cortex-a76", 2.84, "vector", 18_000)
@@ -203,9 +222,12 @@ def test_weights_bound_what_no_cache_holds() -> None:
     assert estimate(model, phone, weights=8192 * 1024).bound == "vector"  # its last cache holds them
     found = estimate(model, phone, weights=197_000_000)
     assert (found.bound, found.ms, found.memory_ms) == ("memory", pytest.approx(10), pytest.approx(10))
-    assert estimate(model, phones.PHONES["pixel-4"], weights=100_000_000).ms == pytest.approx(
-        100 / (34.1 * 19.7 / 51.2)
-    )
+    older = estimate(model, phones.PHONES["pixel-4"], weights=100_000_000)
+    assert older.memory_ms == pytest.approx(100 / (34.1 * 19.7 / 51.2))
+    # An older core waits for each byte, beside what it computes.
+    known = cycles.fit().of("cortex-a76")
+    assert older.ms == pytest.approx(1000 * 8 * known.stretch / 2.84e6 + 100 * known.exposed)
+    assert older.bounds["memory"] > 0.5
     assert estimate(model, phones.PHONES["pixel-7"], weights=10**9).memory_ms is None  # its memory is not known
 
 
@@ -216,7 +238,35 @@ def test_threads_take_the_biggest_cores_and_give_less_each() -> None:
     took = [estimate(model, phone, threads).ms for threads in range(1, 6)]
     assert took == sorted(took, reverse=True)
     two = [estimate(model, phones.PHONES["pixel-3a"], threads).ms for threads in (1, 2)]
-    assert two[0] / two[1] == pytest.approx(2 * 0.935)
+    assert two[0] / two[1] == pytest.approx(2)  # no weights, which threads would wait for together
+
+
+def test_threads_do_not_share_the_time_that_weights_take() -> None:
+    blocks, rate = [(work(HOT.words), 10**6)], PLAIN.unshared_gbs
+    one, four = ([("cortex-a76", 2.0, False)] * threads for threads in (1, 4))
+    alone = cycles.took_together(blocks, one, 4_000_000, PLAIN)
+    unshared = 4e6 / (rate * 1e9)
+    assert cycles.took_together(blocks, four, 4_000_000, PLAIN) == pytest.approx(unshared + (alone - unshared) / 4)
+    # No more than rows were seen to lose.
+    most = cycles.took_together(blocks, four, 10**10, PLAIN)
+    assert most == pytest.approx(alone * (cycles.MOST_UNSHARED + (1 - cycles.MOST_UNSHARED) / 4))
+
+
+def test_a_core_without_rows_has_its_kins_numbers_and_a_wide_band() -> None:
+    fitted = cycles.fit()
+    assert set(cycles.KIN) | set(fitted.cores) == set(phones.CORES)
+    assert set(cycles.KIN.values()) <= set(fitted.cores)
+    for core, kin in cycles.KIN.items():
+        found = fitted.of(core)
+        assert found.stretch == fitted.of(kin).stretch
+        assert found.one[1] >= max(known.one[1] for known in fitted.cores.values())
+        assert found.several[1] >= found.one[1]
+    assert "other cores" in cycles.whose_rows("cortex-x4")
+    assert cycles.whose_rows("cortex-x3") == "cortex-x3"
+
+
+def test_a_phone_refuses_more_threads_than_it_has_cores() -> None:
+    phone, model = phones.PHONES["pixel-8"], counts(HOT)
     for threads in (0, 10):
         with pytest.raises(InputError, match="pixel-8 has 9 cores"):
             estimate(model, phone, threads)
@@ -234,34 +284,51 @@ def tool() -> ModuleType:
     return module
 
 
-def test_the_kept_fit_is_what_the_kept_counts_give(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = tool.read(json.loads(tool.COUNTS.read_text()))
-    assert set(blocks) == {row.name for row in tool.ROWS}
-    assert tool.report(blocks) == cycles.fit()
+@pytest.fixture(scope="module")
+def counted(tool: ModuleType) -> Any:
+    return tool.read(json.loads(tool.COUNTS.read_text()))
+
+
+def test_the_kept_fit_is_what_the_kept_counts_give(
+    tool: ModuleType, counted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tool.rows()
+    assert {row.key for row in rows} == set(counted)
+    assert tool.report(rows, counted) == cycles.fit()
     told = capsys.readouterr().out
-    assert "left out one at a time" in told
-    assert all(row.name in told for row in tool.ROWS)
+    assert all(row.id in told for row in rows)
 
 
-def test_the_fit_is_as_near_to_published_times_as_was_asked(tool: ModuleType) -> None:
-    blocks = tool.read(json.loads(tool.COUNTS.read_text()))
-    rows = tuple(row for row in tool.ROWS if row.role == tool.GIVEN)
-    assert len(rows) == 7
-    assert tool.mean_absolute(tool.error(row, blocks, cycles.fit()) for row in rows) <= 0.12
-    left_out = tool.left_out(rows, blocks)
-    assert tool.mean_absolute(left_out.values()) <= 0.20
-    # The band is that of the rows left out: each published time lies in it.
-    for row in rows:
-        assert cycles.fit().low - 0.001 <= 1 / (1 + left_out[row.name]) <= cycles.fit().high + 0.001
-    checks = [row for row in tool.ROWS if row.role == tool.CHECK]
-    assert tool.mean_absolute(tool.error(row, blocks, cycles.fit()) for row in checks) <= 0.12
+def test_times_of_sources_that_are_left_out_are_foretold_as_well_as_was_asked(tool: ModuleType, counted: Any) -> None:
+    """At most 12% off on one thread and 18% on four, and four of five inside a band that was made without them."""
+    rows = tool.rows()
+    errors, within = tool.left_out(rows, counted), tool.inside(rows, counted)
+    most = {"one thread, fitted": 0.12, "two threads, fitted": 0.12, "four threads, fitted": 0.18}
+    told = {what: those for what, those in tool.groups(rows).items() if what in most}
+    assert {what: len(those) for what, those in told.items()} == {
+        "one thread, fitted": 68, "two threads, fitted": 18, "four threads, fitted": 15
+    }  # fmt: skip
+    for what, those in told.items():
+        assert tool.mean_absolute(errors[row.id] for row in those) <= most[what], what
+        assert tool.mean(within[row.id] for row in those) >= 0.8, what
+
+
+def test_what_was_published_of_one_row_does_not_foretell_it(tool: ModuleType, counted: Any) -> None:
+    """A row's own time has no part in the error that is told of it."""
+    rows = tool.rows()
+    (one,) = (row for row in rows if row.id == "F2-03")
+    other = tuple(replace(row, ms=row.ms * 3) if row.source == one.source else row for row in rows)
+    before, after = (tool.left_out(those, counted)[one.id] for those in (rows, other))
+    assert 1 + after == pytest.approx((1 + before) / 3)
 
 
 def test_blocks_that_are_kept_are_worth_what_all_were(tool: ModuleType) -> None:
     some = [(work((FMLA, ADD, BACK)), 1000), (work((LDR_Q, FMLA)), 7), (work((ADD,)), 1)]
-    (kept,) = tool.read({"a": json.loads(json.dumps(tool.condense(some)))})["a"][:1]
+    read = lambda blocks: tool.read({"a": {"bytes": 5, "blocks": json.loads(json.dumps(blocks))}})["a"]  # noqa: E731
+    (kept,) = read(tool.condense(some)).blocks[:1]
     assert kept == (replace(some[0][0], counts={"fma32": 1, "scalar": 1, "branch": 1}), 1000)
-    rest = tool.read({"a": tool.condense(some, share=0.5)})["a"][1]
+    assert read(tool.condense(some)).weights == 5
+    rest = read(tool.condense(some, share=0.5)).blocks[1]
     assert rest == (Work({"load_q": 7, "fma32": 7, "scalar": 1}, 0, 0, 15), 1)
 
 

@@ -59,7 +59,11 @@ KERNELS = {
     ("pixel-8", "onnx-float32"): ("fmla32", 16, None),
     ("pixel-3", "onnx-int8"): ("smlal", 4, None),
     ("pixel-4", "onnx-int8"): ("udot", 16, None),
-    ("pixel-8", "onnx-int8"): ("ummla", 16, None),
+    ("pixel-8", "onnx-int8"): ("ummla", 24, None),  # of SVE: 12 rows at once
+    ("pixel-2", "tflite-float32"): ("fmla32", 12, "6x8__asm_aarch64_neonfma_cortex_a73"),
+    ("pixel-2", "tflite-int8"): ("smlal", 12, "xnn_qd8_f32_qc8w_gemm_minmax_ukernel_2x8c2s4__neon_mlal"),
+    ("pixel-10", "tflite-float32"): ("fmla32", 16, "4x16__aarch64_neonfma_lane_ld128"),
+    ("pixel-10", "tflite-int8"): ("smmla", 16, "neon_i8mm"),
 }
 
 
@@ -80,8 +84,8 @@ def test_the_phones_own_kernel_runs(tmp_path: Path, name: str, kind: str) -> Non
     ran = [k for k in kernels(counts) if k.kind == arithmetic]
     assert ran, told
     assert ran[0].accumulators == accumulators, told
-    # Tiles may reach beyond the matrix; the products themselves are all done in this kernel.
-    assert SIZE**3 <= ran[0].macs < 1.5 * SIZE**3, told
+    # Tiles may reach beyond the matrix; the products themselves are all done in this kernel, and that of its last rows.
+    assert SIZE**3 <= sum(kernel.macs for kernel in ran) < 1.5 * SIZE**3, told
     assert symbol is None or (ran[0].symbol is not None and symbol in ran[0].symbol), told
     if kind.endswith("int8"):
         others = {"sdot", "udot", "smmla", "ummla", "smlal"} - {arithmetic}
@@ -162,14 +166,14 @@ def test_every_phone_has_a_processor_that_shows_what_its_core_has() -> None:
         assert f"midr={core.implementer << 24 | 0xF0001 | core.part << 4:#x}" in phones.qemu_cpu(core)
     for name, one in phones.PHONES.items():
         assert one.name == name
-        assert sum(cluster.count for cluster in one.clusters) in (8, 9)
+        assert sum(cluster.count for cluster in one.clusters) in (4, 8, 9)
         clocks = [cluster.ghz for cluster in one.clusters]
         assert clocks == sorted(clocks, reverse=True)
         assert {cluster.core for cluster in one.clusters} <= set(phones.CORES)
 
 
 @simulated
-@pytest.mark.parametrize("name", ["pixel-3", "pixel-4", "pixel-8"])
+@pytest.mark.parametrize("name", ["pixel-2", "pixel-3", "pixel-4", "pixel-8"])
 def test_the_kernels_bits_the_files_and_the_register_agree(tmp_path: Path, name: str) -> None:
     """Software asks any of the three what core it is on."""
     code = """
@@ -193,7 +197,8 @@ open(OUT, "w").write(json.dumps([libc.getauxval(16), libc.getauxval(26), read(),
     low, high, register, file, facts = json.loads(out.read_text())
     # Bits of AT_HWCAP and AT_HWCAP2, see the kernel's arch/arm64/include/uapi/asm/hwcap.h.
     bits = {"fphp": low >> 9, "asimdhp": low >> 10, "asimddp": low >> 20, "sve": low >> 22, "i8mm": high >> 13,
-            "atomics": low >> 8, "bf16": high >> 14, "sme": high >> 23}  # fmt: skip
+            "atomics": low >> 8, "bf16": high >> 14, "sme": high >> 23, "sve2": high >> 1,
+            "svei8mm": high >> 9}  # fmt: skip
     features = next(value for key, value in facts.items() if key.strip() == "Features").split()
     assert {bit for bit, value in bits.items() if value & 1} == set(bits) & set(features)
     core = phones.CORES[phones.PHONES[name].prime.core]
