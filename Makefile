@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUNDLE := build/default-tflite-w8a8-dynamic
 
-.PHONY: export app java test test-all clients floors docs lint clean
+.PHONY: export app java test test-all clients floors sweep docs lint clean
 
 export: $(VENV)/.tflite
 	$(BIN)/edgebert export --target tflite --out $(BUNDLE) --force
@@ -57,8 +57,15 @@ clients: $(VENV)/.test
 floors: $(VENV)/.test
 	$(BIN)/python tests/helpers/floors.py
 
+# The example of docs/sweep.md, an hour: every file of the embedded default, on one phone.
+sweep: $(VENV)/.test
+	$(BIN)/edgebert sweep default --device pixel-4 --eval tests/data/utterances.tsv --out build/sweep
+	mkdir -p docs/example
+	cp build/sweep/plan.json build/sweep/results.jsonl build/sweep/results.csv build/sweep/report.md docs/example
+
 # The site, in build/site. The theme's own advertisement of another tool is no warning of ours.
 docs: $(VENV)/.docs
+	$(BIN)/edgebert report docs/example
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # mypy checks an installed copy: in the tree it would not see the folders that are mapped into the package.

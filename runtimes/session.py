@@ -128,6 +128,8 @@ class Facts:
         metadata: what the file says of itself, key to text.
         delegation: None where the runtime has no delegates, or cannot tell.
         seal: `whole` where the bytes are those that edgebert sealed, `edited` where they are not, None without a seal.
+        rows: input whose numbers are rows of a table to how many the smallest such table has; of a .pte file, whose
+            inputs have no names, `input_0` and so on.
     """
 
     runtime: str
@@ -141,6 +143,7 @@ class Facts:
     metadata: dict[str, str] = field(default_factory=dict)
     delegation: Delegation | None = None
     seal: str | None = None
+    rows: dict[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Facts({self.runtime}, {self.file_bytes / 1e6:.1f} MB, {self.nodes} nodes)"

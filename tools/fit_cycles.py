@@ -2,6 +2,7 @@
 
     python tools/fit_cycles.py            fit on the counts kept beside this script, print
     python tools/fit_cycles.py --write    the same, and write fit.json
+    python tools/fit_cycles.py --table    print the table of docs/evidence.md, what milliseconds are worth
     python tools/fit_cycles.py --count    build the workloads, count them on emulated cores, and keep the counts first
 
 `pixel_rows.json` has the measurements, each with its source. A row's workload is rebuilt (`calibration_models.py`), run
@@ -33,6 +34,7 @@ from unittest import mock
 
 from edgebert.runtimes.devices.pixel import phones
 from edgebert.runtimes.devices.pixel.cycles import FIT, Fit, Known, Work, seconds, took_together, work
+from edgebert.runtimes.devices.pixel.cycles import fit as kept_fit
 
 HERE = Path(__file__).parent
 COUNTS, PUBLISHED = HERE / "calibration_counts.json", HERE / "pixel_rows.json"
@@ -354,12 +356,39 @@ def groups(given: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
+def table(given: Sequence[Row], fitted: Fit) -> str:
+    """What milliseconds are worth, by core and threads, in Markdown."""
+    lines = ["| core | biggest of | rows, sources | one thread | rows, sources | several threads |"]
+    lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
+    for core in phones.CORES:
+        known = fitted.of(core)
+        of = ", ".join(name for name, phone in phones.PHONES.items() if phone.prime.core == core)
+        one = [row for row in given if row.core == core and row.role == FITTED and len(row.ghz) == 1]
+        several = [row for row in given if row.core == core and row.role == FITTED and len(row.ghz) > 1]
+        if of:
+            cells = core, of, _many(one), _band(known.one), _many(several), _band(known.several)
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _many(those: Sequence[Row]) -> str:
+    return f"{len(those)}, {len({row.source for row in those})}" if those else "none"
+
+
+def _band(band: tuple[float, float]) -> str:
+    return f"{band[0] - 1:.0%} to {band[1] - 1:+.0%}".replace("-", "−")
+
+
 def main() -> None:
     """Count if asked, fit, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", action="store_true", help="build and count the workloads anew (ten minutes)")
     parser.add_argument("--write", action="store_true", help="write fit.json")
+    parser.add_argument("--table", action="store_true", help="print the table of docs/evidence.md, of the kept fit")
     given = parser.parse_args()
+    if given.table:
+        print(table(rows(), kept_fit()), end="")
+        return
     if given.count:
         COUNTS.write_text("{\n" + ",\n".join(f'"{key}": {_told(told)}' for key, told in count_all().items()) + "\n}\n")
     found = report(rows(), read(json.loads(COUNTS.read_text())))

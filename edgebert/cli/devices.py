@@ -34,7 +34,7 @@ def profile(arguments: argparse.Namespace, stop: Stop) -> int:
         found = measure(
             arguments.files, arguments.device or ["host"], arguments.lengths, arguments.threads, arguments.runs,
             arguments.per_op, arguments.extrapolate_layers, arguments.target, arguments.recipe, arguments.calibrate,
-            arguments.shared, steps,
+            arguments.shared, arguments.inputs, steps,
         )  # fmt: skip
     if arguments.json:
         print(json.dumps(found.to_dict()))

@@ -318,6 +318,9 @@ def _add_profile(sub: argparse.ArgumentParser) -> None:
         "--lengths", "--seq-len", action="extend", type=_numbers, default=[], metavar="L",
         help="tokens, such as 32,128 (default: a bundle's lengths, a file's own shape, 128 where that is free)",
     )  # fmt: skip
+    sub.add_argument(
+        "--inputs", metavar="FILE", help="an .npz of inputs, by name or in order, in place of made-up ones"
+    )
     sub.add_argument("--threads", type=int, default=1, help="threads of the runtime (default: %(default)s)")
     sub.add_argument("--runs", type=int, default=20, help="runs that count (default: %(default)s)")
     sub.add_argument(

@@ -82,7 +82,7 @@ def _traced(one: Subject, length: int | None, threads: int, runs: int) -> tuple[
     """Run a file on this host with its runtime's profiler."""
     with tempfile.TemporaryDirectory(prefix="edgebert-") as made:
         result, path = Path(made, "result.json"), Path(made, "job.json")
-        job = Job(one.model, inputs_of(one, length, Path(made)), length, threads, runs)
+        job = Job(one.model, inputs_of(one, length, Path(made)), length, threads, runs, rows=one.rows)
         path.write_text(json.dumps(job.guest(result)))
         told = subprocess.run(
             [sys.executable, "-P", trace.__file__, str(path)],

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from edgebert.profiling import extrapolate, operators, told
 from edgebert.profiling.operators import Operators
 from edgebert.profiling.rows import Row, check_numbers, collect, ranked
 from edgebert.profiling.rows import row as row_of
-from edgebert.profiling.subject import Progress, Subject, inputs_of
+from edgebert.profiling.subject import Progress, Subject, inputs_of, npz
 from edgebert.profiling.subject import devices as open_devices
 from edgebert.profiling.subject import subject as look_at
 from edgebert.results import Table
@@ -66,6 +66,7 @@ def profile(
     recipe: str = "w8a8-dynamic",
     calibrate: bool = False,
     shared: Sequence[str | Path] = (),
+    inputs: str | Path | None = None,
     progress: Progress = lambda step: None,
 ) -> Profile:
     """Run model files on devices, and tell what they take.
@@ -83,10 +84,11 @@ def profile(
         recipe: the same.
         calibrate: simulate each phone that was measured as well, keep the ratio of the two times, and show both.
         shared: files of rows that were measured elsewhere, to stand beside (see `edgebert.profiling.told`).
+        inputs: an `.npz` of inputs, by name or in order, in place of made-up ones.
         progress: is told each step.
 
     Raises:
-        InputError: a file or device is not usable.
+        InputError: a file, its inputs or a device is not usable.
         MissingDependency: a device, or a runtime on it, must be set up first.
         Unsupported: a bundle is one that only Apple's devices run.
     """
@@ -102,12 +104,15 @@ def profile(
     if calibrate and (extrapolate_layers or PHONE not in {device.how for device in opened}):
         raise InputError("--calibrate compares a whole file on a phone with the simulation: give --device adb.")
     if extrapolate_layers:
+        if inputs is not None:
+            raise InputError("--inputs are those of a whole file, and --extrapolate-layers makes its own.")
         if per_op:
             raise InputError("--per-op runs a whole file, and --extrapolate-layers none: ask for one of them.")
         wholes = [extrapolate.whole(file, lengths, target, recipe) for file in files]
         counted = [row for one in wholes for row in extrapolate.count(one, opened, threads, progress)]
         return Profile(ranked([*counted, *others]), [], [])
-    subjects = [look_at(file, lengths) for file in files]
+    given = None if inputs is None else npz(Path(inputs))
+    subjects = [replace(look_at(file, lengths), inputs=given) for file in files]
     rows = collect(subjects, opened, threads, runs, progress)
     kept: list[Calibration] = []
     for one in subjects if calibrate else ():

@@ -132,7 +132,7 @@ def collect(
                     # Nobody vouches for the graph of a file alone, which may never end.
                     patience = PATIENCE if one.manifest is None else None
                     inputs = inputs_of(one, length, Path(made))
-                    job = Job(one.model, inputs, length, threads, runs, patience=patience)
+                    job = Job(one.model, inputs, length, threads, runs, rows=one.rows, patience=patience)
                     rows.append(row(one, device.measure(job)))
     return ranked(rows)
 

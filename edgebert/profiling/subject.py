@@ -1,7 +1,8 @@
 """What is profiled, and where: model files looked at before native code is given them, and devices that are ready."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ class Subject:
         notes: what a reader of its rows must know.
         sqnr_db: how far the least exact output of a bundle is from torch, as its export found; None of another file,
             and where it was not looked at, or is equal.
+        rows: inputs that are looked up in tables, see `Facts.rows`; empty where no runtime here reads the file.
+        inputs: an `.npz` of inputs to run it on; None for a bundle's own, or made-up ones.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Subject:
     kind: str | None = None
     notes: tuple[str, ...] = ()
     sqnr_db: float | None = None
+    rows: Mapping[str, int] = field(default_factory=dict)
+    inputs: Path | None = None
 
 
 def devices(names: Sequence[str]) -> list[Device]:
@@ -103,7 +108,10 @@ def subject(path: str | Path, lengths: Sequence[int] = ()) -> Subject:
     share = facts.delegation.share if facts.delegation else None
     kind = next(iter(facts.weight_bytes), None)
     notes = (f"{path} was {SEALS[EDITED]}",) if facts.seal == EDITED else ()
-    return Subject(str(path), path, target, facts.file_bytes, None, share, facts.ops, asked, kind=kind, notes=notes)
+    return Subject(
+        str(path), path, target, facts.file_bytes, None, share, facts.ops, asked, kind=kind, notes=notes,
+        rows=facts.rows,
+    )  # fmt: skip
 
 
 def _of_bundle(path: Path, lengths: Sequence[int]) -> Subject:
@@ -125,14 +133,35 @@ def _of_bundle(path: Path, lengths: Sequence[int]) -> Subject:
     )  # fmt: skip
 
 
+def npz(path: Path) -> Path:
+    """The file of inputs, once it proves to be one.
+
+    Raises:
+        InputError: it is absent, no `.npz`, or has no arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = file.files if isinstance(file, np.lib.npyio.NpzFile) else ()
+            shapes = {name: file[name].shape for name in names}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(
+            f"{path} cannot be read as inputs ({str(error)[:120]}); an .npz of arrays is needed."
+        ) from None
+    if not shapes:
+        raise InputError(f"{path} is no .npz, or has no arrays in it: save some with numpy.savez(PATH, NAME=ARRAY).")
+    return path
+
+
 def inputs_of(one: Subject, length: int | None, folder: Path) -> Path | None:
-    """The golden inputs of a bundle, cut to a length that is none of its own; None for another file.
+    """The inputs that were given, or a bundle's golden ones, cut to a length that is none of its own; None for others.
 
     Args:
         one: the file.
         length: to run it at.
         folder: to write cut inputs into.
     """
+    if one.inputs is not None:
+        return one.inputs
     if one.manifest is None or length is None:
         return None
     whole = Path(one.name) / bundle.GOLDEN  # of a bundle, by whose folder it goes

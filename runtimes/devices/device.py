@@ -33,6 +33,7 @@ class Job:
         runs: runs that count; warmup: runs before them, at least one, the first of which is told apart.
         outputs: an `.npz` to write with the answers to all inputs, or None.
         options: session options of ONNX Runtime.
+        rows: input whose numbers are rows of a table to how many that has, see `Facts.rows`.
         patience: seconds that this machine waits for a file to load and run for the first time, in memory that has its
             limits too; None for any time.
     """
@@ -45,6 +46,7 @@ class Job:
     warmup: int = 3
     outputs: Path | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
     patience: int | None = None
 
     @property
@@ -74,6 +76,7 @@ class Job:
             "affinity": affinity,
             "outputs": str(self.outputs.resolve()) if self.outputs else None,
             "options": dict(self.options),
+            "rows": dict(self.rows),
             "patience": patience,
             "memory": memory,
         }

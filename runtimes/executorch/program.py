@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgebert.errors import InputError
+from edgebert.runtimes import lookups
 from edgebert.runtimes.executorch import flatbuffer
 from edgebert.runtimes.session import EDITED, WHOLE, Spec, Weight
 
@@ -63,6 +64,7 @@ class Contents:
         other: delegates of other backends.
         weights: constants, scales counted with what they scale.
         metadata: methods without inputs that return a constant.
+        rows: which inputs are looked up, see `Facts.rows`.
     """
 
     method: str
@@ -76,6 +78,7 @@ class Contents:
     other: tuple[str, ...] = ()
     weights: tuple[Weight, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
 
     @property
     def fixed(self) -> tuple[int, ...]:
@@ -192,6 +195,7 @@ class ProgramFile:
             other=tuple(method.other),
             weights=tuple(method.weights.values()),
             metadata=metadata,
+            rows=method.rows(plan["inputs"]),
         )
 
     def note(self, plan: flatbuffer.Table) -> tuple[str, str] | None:
@@ -215,6 +219,7 @@ class _Method:
         self.other: list[str] = []
         self.weights: dict[str, Weight] = {}
         self.scales: set[int] = set()
+        self.steps: list[lookups.Step] = []
         for number in range(len(self.values)):
             self.check(number)
         for chain in plan["chains"] or []:
@@ -267,6 +272,12 @@ class _Method:
         """Note a call of a plain kernel, and what it multiplies."""
         self.kernels.append(name)
         tensors = [self.tensor(number) for number in args]
+        # The numbers are the last whole ones that a lookup takes, of which the table is the first.
+        ids = next((n for n in reversed(args[1:-1]) if (t := self.tensor(n)) and "int" in _dtype(t)), None)
+        if name in LOOKUPS and ids is not None and tensors[0] is not None:
+            self.steps.append(lookups.Step(args, args[-1:], ids, int(tensors[0]["sizes"][0])))
+        else:
+            self.steps.append(lookups.Step(args[:-1], args[-1:]))
         if name in LOOKUPS and name != "aten::embedding" and tensors[0] and tensors[1]:
             scales = prod(tensors[1]["sizes"].tolist()) * ITEM_BYTES.get(_dtype(tensors[1]), 4)
             self.scales.add(args[1])
@@ -290,6 +301,11 @@ class _Method:
         self.nodes += graph.nodes
         self.macs[1] += graph.macs
         self.weights |= graph.weights
+
+    def rows(self, numbers: Any) -> dict[str, int]:
+        """Which inputs are looked up in tables."""
+        inputs = {} if numbers is None else {int(number): f"input_{i}" for i, number in enumerate(numbers)}
+        return lookups.rows(inputs, self.steps)
 
     def specs(self, numbers: Any, names: list[str], what: str) -> tuple[Spec, ...]:
         """Names, dtypes and shapes of inputs or outputs; the axis that may vary keeps its largest size."""

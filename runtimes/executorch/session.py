@@ -183,6 +183,7 @@ def _facts(size: int, contents: program.Contents) -> Facts:
         metadata=contents.metadata,
         delegation=_delegation(contents),
         seal=contents.seal,
+        rows=contents.rows,
     )
 
 

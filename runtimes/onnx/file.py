@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebert.errors import InputError
+from edgebert.runtimes import lookups
 from edgebert.runtimes.session import EDITED, WHOLE, Weight
 
 PRODUCER = "edgebert"
@@ -149,6 +150,42 @@ def weights(graph: Any) -> tuple[Weight, ...]:
         if role in ("scale", "zero") and base in sizes:
             extra[base] += sizes.pop(name)[2]
     return tuple(Weight(name, dtype, shape, size + extra[name]) for name, (dtype, shape, size) in sizes.items())
+
+
+# Operators that look rows up: which inputs have the numbers, and which the tables.
+LOOKUPS: dict[str, tuple[tuple[int, int], ...]] = {
+    "Gather": ((1, 0),),
+    "GatherND": ((1, 0),),
+    "GatherBlockQuantized": ((1, 0),),
+    "EmbedLayerNormalization": ((0, 2), (1, 4)),
+}
+SIZES = ("Shape", "Size")  # which tell nothing of an input's numbers
+SAME_ROWS = ("Cast", "DequantizeLinear", "Identity")  # what they make of a table has its rows
+
+
+def rows(graph: Any) -> dict[str, int]:
+    """Which inputs are looked up in constant tables, see `Facts.rows`."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    inputs = {entry.name: entry.name for entry in graph.input if entry.name not in shapes}
+    return lookups.rows(inputs, (step for node in graph.node for step in _steps(node, shapes)))
+
+
+def _steps(node: Any, shapes: dict[str, tuple[int, ...]]) -> Iterator[lookups.Step]:
+    """A node's lookups, or the node itself; `shapes` of constants grows."""
+    for attribute in node.attribute:
+        if node.op_type == "Constant" and attribute.HasField("t"):
+            shapes[node.output[0]] = tuple(attribute.t.dims)
+    if node.op_type in SAME_ROWS and node.input and node.input[0] in shapes:
+        shapes[node.output[0]] = shapes[node.input[0]]
+    axis = next((attribute.i for attribute in node.attribute if attribute.name in ("axis", "gather_axis")), 0)
+    found = [
+        lookups.Step(node.input, node.output, node.input[ids], shape[axis])
+        for ids, table in LOOKUPS.get(node.op_type, ())
+        if len(node.input) > max(ids, table)
+        and (shape := shapes.get(node.input[table]))
+        and -len(shape) <= axis < len(shape)
+    ]
+    yield from found or (lookups.Step(() if node.op_type in SIZES else node.input, node.output),)
 
 
 def metadata(proto: Any) -> dict[str, str]:

@@ -103,6 +103,7 @@ def _facts(path: Path, found: file.File, described: native.Described) -> Facts:
         weights=weights,
         metadata=file.metadata(found.proto),
         seal=found.seal,
+        rows=file.rows(found.proto.graph),
     )
 
 

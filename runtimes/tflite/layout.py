@@ -9,13 +9,14 @@ import mmap
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isqrt, prod
 from pathlib import Path
 from typing import Any
 
 from edgebert.errors import InputError
 from edgebert.models.signature import INPUTS
+from edgebert.runtimes import lookups
 from edgebert.runtimes.session import EDITED, WHOLE, Spec, Weight
 
 PRODUCER = "edgebert"
@@ -110,7 +111,7 @@ class Node:
 class Layout:
     """What stands in a file: entry points, operators of each subgraph in order, weights, and what it says of itself.
 
-    `seal` is what its seal says of it, see `Facts`.
+    `seal` is what its seal says of it, and `rows` which inputs of the main entry point are looked up, see `Facts`.
     """
 
     signatures: tuple[Signature, ...]
@@ -118,6 +119,7 @@ class Layout:
     weights: tuple[Weight, ...]
     metadata: dict[str, str]
     seal: str | None = None
+    rows: dict[str, int] = field(default_factory=dict)
 
     @property
     def main(self) -> Signature:
@@ -174,7 +176,37 @@ def _layout(content: memoryview, size: int) -> Layout:
         tuple(_node(codes[_index(op.opcodeIndex, codes)], op, graph) for op in graph.operators)
         for graph in model.subgraphs
     )
-    return Layout(_signatures(model, types), nodes, _weights(model, stored, types), _metadata(model))
+    layout = Layout(_signatures(model, types), nodes, _weights(model, stored, types), _metadata(model))
+    return replace(layout, rows=_rows(model, layout.main, codes))
+
+
+# Operators that look rows up: which input has the numbers, and which the table.
+SIZES = ("SHAPE", "RANK")  # which tell nothing of an input's numbers
+LOOKUPS = {"EMBEDDING_LOOKUP": (0, 1), "GATHER": (1, 0), "GATHER_ND": (1, 0)}
+
+
+def _rows(model: Any, main: Signature, codes: list[str]) -> dict[str, int]:
+    """Which inputs of an entry point are looked up in constant tables, see `Facts.rows`."""
+    graph = model.subgraphs[main.graph]
+    named = [one for one in model.signatureDefs or () if one.subgraphIndex == main.graph]
+    inputs = {number: (graph.tensors[number].name or b"").decode() for number in _numbers(graph.inputs)}
+    if named:
+        inputs = {entry.tensorIndex: entry.name.decode() for entry in named[0].inputs}
+    made = {number for operator in graph.operators for number in _numbers(operator.outputs)} | set(inputs)
+    constant: set[int] = set(range(len(graph.tensors))) - made
+
+    def step(operator: Any) -> lookups.Step:
+        takes, gives = _numbers(operator.inputs), _numbers(operator.outputs)
+        if constant.issuperset(number for number in takes if number >= 0):
+            constant.update(gives)
+        ids, table = LOOKUPS.get(codes[operator.opcodeIndex], (0, 0))
+        if ids == table or len(takes) < 2 or takes[table] not in constant:
+            return lookups.Step(() if codes[operator.opcodeIndex] in SIZES else takes, gives)
+        axis = getattr(operator.builtinOptions, "axis", 0)
+        shape = _numbers(graph.tensors[takes[table]].shape)
+        return lookups.Step(takes, gives, takes[ids], shape[axis] if -len(shape) <= axis < len(shape) else 0)
+
+    return lookups.rows(inputs, map(step, graph.operators))
 
 
 def _weights(model: Any, stored: list[int], types: dict[int, str]) -> tuple[Weight, ...]:

@@ -144,6 +144,7 @@ def _facts(path: Path, layout: Layout, taken: list[bool] | None) -> Facts:
         metadata=layout.metadata,
         delegation=None if taken is None or len(taken) != len(nodes) else _delegation(nodes, taken),
         seal=layout.seal,
+        rows=layout.rows,
     )
 
 

@@ -16,7 +16,12 @@ FOLDER = ROOT / "build" / "clients"
 SCRIPTS = Path(__file__).with_name("clients")
 PYTHON, JAVASCRIPT, MEDIAPIPE = FOLDER / "python", FOLDER / "javascript", FOLDER / "mediapipe"
 ENVIRONMENTS = {
-    PYTHON: ("optimum-onnx[onnxruntime]==0.1.0", "sentence-transformers==5.7.0", "fastembed==0.9.1"),
+    PYTHON: (
+        "optimum-onnx[onnxruntime]==0.1.0",
+        "sentence-transformers==5.7.0",
+        "fastembed==0.9.1",
+        "skl2onnx==1.20.0",
+    ),
     MEDIAPIPE: ("mediapipe==1.2.3",),
 }
 MODULES = ("@huggingface/transformers@4.3.2", "onnxruntime-node@1.30.0")  # the first brings onnxruntime-web

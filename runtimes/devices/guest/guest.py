@@ -13,6 +13,7 @@ edgebert, so that it can be copied to where the runtime is. The job is a JSON ob
     affinity         numbers of the cores to run on, or null
     outputs          an .npz to write with what the model answered to all the given inputs, or null
     options          session options of ONNX Runtime, text to text
+    rows             input whose numbers are rows of a table to how many that has
     patience         seconds until the first run must be done, or null; SIGALRM ends this process then
     memory           bytes that this process may take, or null
 
@@ -29,6 +30,7 @@ import importlib.machinery
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import time
@@ -49,6 +51,9 @@ MARK_START, MARK_END = 0x45444201, 0x45444202
 # ExecuTorch's numbers of dtypes, see runtime/core/portable_type/scalar_type.h there.
 SCALARS = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "", "", "", "bool")
 DEFAULT_LENGTH = 128
+# Names that say nothing: those of converters from torch and TensorFlow, and of files without names.
+UNNAMED = re.compile(r"(serving_default_)?(input|inputs|arg|args|x|input_tensor)[_.]?[0-9]*(:0)?")
+TYPES = 4  # a table of so few rows is of token types
 
 
 class GuestError(Exception):
@@ -227,23 +232,29 @@ def nearest(sizes: dict[str, int], length: int | None) -> str:
 
 
 def make_inputs(specs: Specs, job: Job) -> Arrays:
-    """Inputs by dtype and name: small ids, a mask of ones, token types of zeros, floats from -1 to 1."""
+    """Inputs by dtype, name and table: small ids, a mask of ones, positions in order, types of zeros, floats to 1."""
     rng, row = np.random.default_rng(0), {}
+    tables, whole = job["rows"], [name for name, dtype, _ in specs if np.dtype(dtype).kind in "iu"]
+    most = max(tables.values(), default=0)
     length = job["length"] or DEFAULT_LENGTH
     job["guessed"] = not job["length"] and any(size < 0 for _, _, shape in specs for size in shape[1:])
-    for index, (name, dtype, shape) in enumerate(specs):
+    for name, dtype, shape in specs:
         # A free first axis is the batch, of one; any other is as long as was asked for.
         sizes = [size if size >= 0 else 1 if axis == 0 else length for axis, size in enumerate(shape)]
         if RUNTIMES[job["runtime"]].largest_sizes and job["length"] and len(sizes) == 2:
             sizes[1] = min(sizes[1], length)
-        unnamed = index if name == f"input_{index}" else -1
-        values: np.ndarray = rng.integers(0, 16, sizes)
+        # Where tables are known, whole numbers that no table takes are a mask. Else names that say nothing go by place.
+        place = whole.index(name) if name in whole and UNNAMED.fullmatch(name) else -1
+        rows = tables.get(name, 0)
+        values: np.ndarray = rng.integers(0, min(16, rows or 16), sizes)
         if np.dtype(dtype).kind not in "iub":
             values = rng.uniform(-1, 1, sizes)
-        elif dtype == "bool" or "mask" in name or unnamed == 1:
+        elif dtype == "bool" or "mask" in name or (most and not rows) or (place == 1 and not most):
             values = np.ones(sizes)
-        elif "type" in name or "segment" in name or unnamed > 1:
+        elif "type" in name or "segment" in name or 0 < rows <= TYPES or (place > 1 and not most):
             values = np.zeros(sizes)
+        elif "position" in name or 0 < rows < most:
+            values = np.broadcast_to(np.arange(sizes[-1] if sizes else 1) % max(rows or sizes[-1], 1), sizes)
         row[name] = values.astype(dtype)
     return row
 
@@ -287,6 +298,14 @@ def padded(specs: Specs, row: Arrays) -> Arrays:
             raise GuestError(f"{name} is {list(have)}; the file takes {shape}")
         out[name] = np.pad(row[name], [(0, size) for size in more]) if any(more) else row[name]
     return out
+
+
+def check_rows(given: Arrays, tables: dict[str, int]) -> None:
+    """Refuse numbers of rows that a table has not: runtimes answer something, or crash."""
+    for name, rows in tables.items():
+        if name in given and given[name].size and not 0 <= int(given[name].min()) <= int(given[name].max()) < rows:
+            least, most = int(given[name].min()), int(given[name].max())
+            raise GuestError(f"{name} has numbers from {least} to {most}; it is looked up in a table of {rows} rows")
 
 
 def choose(specs: Specs, cases: dict[str, Arrays], job: Job) -> Arrays:
@@ -370,6 +389,8 @@ def work(job: Job) -> dict[str, Any]:
     specs = model.inputs()
     cases = read_cases(specs, job) if job["inputs"] else {}
     row = choose(specs, cases, job)
+    for given in (*cases.values(), row):
+        check_rows(given, job["rows"])
     outputs, first_ns = timed(model.run, row)
     if job["patience"] and hasattr(signal, "alarm"):
         signal.alarm(0)
@@ -403,7 +424,8 @@ def main(path: str) -> int:
     """Carry out the job in a JSON file; exit code 0, or 2 with an `error` in the result."""
     with open(path) as file:
         job = {"inputs": None, "length": None, "warmup": 1, "runs": 1, "threads": 1, "mark": False, "outputs": None,
-               "affinity": None, "options": {}, "patience": None, "memory": None} | json.load(file)  # fmt: skip
+               "affinity": None, "options": {}, "rows": {}, "patience": None,
+               "memory": None} | json.load(file)  # fmt: skip
     try:
         result = work(job)
     except ImportError as error:

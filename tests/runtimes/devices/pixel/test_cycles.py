@@ -313,6 +313,10 @@ def test_times_of_sources_that_are_left_out_are_foretold_as_well_as_was_asked(to
         assert tool.mean(within[row.id] for row in those) >= 0.8, what
 
 
+def test_the_docs_tell_what_the_milliseconds_are_worth(tool: ModuleType) -> None:
+    assert tool.table(tool.rows(), cycles.fit()) in (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+
+
 def test_what_was_published_of_one_row_does_not_foretell_it(tool: ModuleType, counted: Any) -> None:
     """A row's own time has no part in the error that is told of it."""
     rows = tool.rows()
