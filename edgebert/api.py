@@ -36,7 +36,9 @@ from edgebert.gate.parity import Run
 from edgebert.gate.sensitivity import Cost
 from edgebert.models.heads import ACTIVATED
 from edgebert.models.signature import Arrays
-from edgebert.preflight import Asked, preflight
+from edgebert.preflight import Asked, preflight, usual_lengths
+from edgebert.profiling import fastest
+from edgebert.profiling.fastest import Choice
 from edgebert.profiling.gate import validate as validate_on_device
 from edgebert.profiling.profile import Profile, profile
 from edgebert.quantization.observers import Samples
@@ -64,12 +66,14 @@ class Exported(Table):
         manifest: what it says of itself.
         report: the gate's report; None where it was told not to look.
         zip: the bundle as one file, where it was asked for.
+        choices: recipes on the phone that it was made for, the fastest first; empty where a recipe was given.
     """
 
     folder: Path
     manifest: Manifest
     report: Report | None
     zip: Path | None = None
+    choices: tuple[Choice, ...] = ()
 
     def __repr__(self) -> str:
         told = f", {_worst(self.report):.1f} dB" if self.report else ", not compared with torch"
@@ -93,8 +97,10 @@ class Exported(Table):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        zipped = {} if self.zip is None else {"zip": str(self.zip)}
-        return {"folder": str(self.folder), "manifest": asdict(self.manifest)} | zipped
+        told: dict[str, Any] = {} if self.zip is None else {"zip": str(self.zip)}
+        if self.choices:
+            told["choices"] = [asdict(choice) for choice in self.choices]
+        return {"folder": str(self.folder), "manifest": asdict(self.manifest)} | told
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +230,7 @@ def export(
     ignore_config: Sequence[str] = (),
     zip: bool = False,
     metadata: str | None = None,
+    phone: str | None = None,
     progress: Progress = lambda step: None,
 ) -> Exported:
     """Export a model to a bundle that a phone runs, and prove that it says what the torch model says.
@@ -247,6 +254,8 @@ def export(
         ignore_config: keys of `config.json` to leave out, which are not known here and do not change the model.
         zip: write the bundle as one file too, beside its folder.
         metadata: `mediapipe` for a .tflite file that MediaPipe's TextClassifier or TextEmbedder runs as it is.
+        phone: a simulated one, such as `pixel-3`: in place of `recipe` the one of fp32, fp16 and 8 bits that is fastest
+            there, at the longest length, and passes the gate.
         progress: is told each step as it begins.
 
     Raises:
@@ -264,6 +273,17 @@ def export(
     task = known("task", task, TASKS) if task else None
     if command := EXPORTERS[target].missing() or RUNTIMES[target].missing():
         raise MissingDependency(f"target {target} is not installed: run {command}")
+    if phone is not None:
+        source = (
+            model
+            if isinstance(model, Checkpoint)
+            else load(model, task, random_init, random_head=random_head, prompt=prompt, ignore_config=ignore_config)
+        )
+        return _for_phone(
+            phone, source, target, lengths, progress, out=out, force=force, validate=validate,
+            calibration_file=calibration_file, keep_float=keep_float, min_delegated=min_delegated,
+            trim_vocab=trim_vocab, zip=zip, metadata=metadata,
+        )  # fmt: skip
     asked = Asked(
         target, how, task, random_init, lengths, tuple(keep_float), calibration_file, min_delegated, trim_vocab,
         random_head, prompt, tuple(ignore_config), metadata,
@@ -318,6 +338,28 @@ def export(
         manifest = replace(manifest, files=describe_files(folder), peak_memory_bytes=peak_memory())
         manifest.write(folder)
     return Exported(final, manifest, report, zipped.write(final) if zip else None)
+
+
+def _for_phone(
+    phone: str, source: Checkpoint, target: str, lengths: Sequence[int] | None, progress: Progress, **asked: Any
+) -> Exported:
+    """Export in the recipe that is the fastest on a phone of those that pass the gate; `asked` as `export` takes it.
+
+    Raises:
+        ParityFailed: no recipe passes.
+    """
+    longest = max(lengths or usual_lengths(source.model))
+    choices = tuple(fastest.rank(fastest.count(source, target, (longest,), phone, 1, progress)))
+    for choice in choices:
+        progress(fastest.told(choices[choices.index(choice) :]))
+        try:
+            made = export(source, target=target, recipe=choice.recipe, lengths=lengths, progress=progress, **asked)
+        except ParityFailed:
+            if choice is choices[-1]:
+                raise
+        else:
+            return replace(made, choices=choices)
+    raise AssertionError("a target has a recipe at least")
 
 
 def _for_clients(source: Checkpoint, metadata: str | None) -> tuple[str, About]:

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from edgebert.catalog import known
 from edgebert.cli import render
 from edgebert.errors import InputError
-from edgebert.profiling import plot
+from edgebert.profiling import fastest, plot
 from edgebert.profiling.profile import profile as measure
 from edgebert.profiling.rows import apart
 from edgebert.profiling.subject import readiness
@@ -34,7 +35,7 @@ def profile(arguments: argparse.Namespace, stop: Stop) -> int:
         found = measure(
             arguments.files, arguments.device or ["host"], arguments.lengths, arguments.threads, arguments.runs,
             arguments.per_op, arguments.extrapolate_layers, arguments.target, arguments.recipe, arguments.calibrate,
-            arguments.shared, arguments.inputs, steps,
+            arguments.shared, arguments.inputs, arguments.phone, steps,
         )  # fmt: skip
     if arguments.json:
         print(json.dumps(found.to_dict()))
@@ -45,6 +46,10 @@ def profile(arguments: argparse.Namespace, stop: Stop) -> int:
         table.writerows(rows)
     else:
         render.profile(apart(found.rows))
+        for file in dict.fromkeys(row.file for row in found.rows) if arguments.phone else ():
+            choices = fastest.rank([row for row in found.rows if row.file == file])
+            render.choices(choices)
+            print(f"next: edgebert export {shlex.quote(file)} --target {arguments.target} --for {arguments.phone}")
         for row in found.rows if arguments.per_op else ():
             render.hottest(row)
         for told in found.operators:

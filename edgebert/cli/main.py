@@ -170,7 +170,11 @@ def _parser() -> argparse.ArgumentParser:
         help="leave out a key of config.json that is not known and does not change the model (give it several times)",
     )  # fmt: skip
     sub.add_argument("--target", default="tflite", help="runtime to export for (default: %(default)s)")
-    sub.add_argument("--recipe", default="w8a8-dynamic", help="what happens to the numbers (default: %(default)s)")
+    sub.add_argument("--recipe", help="what happens to the numbers (default: w8a8-dynamic)")
+    sub.add_argument(
+        "--for", dest="phone", metavar="PHONE",
+        help="take the recipe that is the fastest on a simulated phone, such as pixel-3, of fp32, fp16 and 8 bits",
+    )  # fmt: skip
     sub.add_argument(
         "--lengths", type=_numbers, help="sequence lengths, such as 32,64,128 (the default where they fit)"
     )
@@ -334,6 +338,10 @@ def _add_profile(sub: argparse.ArgumentParser) -> None:
         "--calibrate", action="store_true",
         help="with --device adb: also simulate that phone, and keep the ratio of its times for simulations to come",
     )  # fmt: skip
+    sub.add_argument(
+        "--for", dest="phone", metavar="PHONE",
+        help="say which of fp32, fp16 and 8 bits is the fastest on a simulated phone, layers extrapolated",
+    )  # fmt: skip
     sub.add_argument("--target", default="tflite", help="of a preset with --extrapolate-layers (default: %(default)s)")
     sub.add_argument("--recipe", default="w8a8-dynamic", help="of a preset as well (default: %(default)s)")
     sub.add_argument(
@@ -383,24 +391,30 @@ def export(arguments: argparse.Namespace) -> int:
     """Export a model to a bundle."""
     if arguments.task:
         known("task", arguments.task, TASKS)
-    check_pair(arguments.target, arguments.recipe)
+    if arguments.phone and arguments.recipe:
+        raise InputError("--for picks the recipe: leave --recipe out, or --for.")
+    recipe = arguments.recipe or "w8a8-dynamic"
+    check_pair(arguments.target, recipe)
 
     from edgebert import api
 
-    count = 4 + arguments.validate + (arguments.trim_vocab is not None)
+    # How many recipes are tried for a phone is not known beforehand.
+    count = 0 if arguments.phone else 4 + arguments.validate + (arguments.trim_vocab is not None)
     with render.Steps(count, arguments.json, _interrupted) as steps:
         made = api.export(
-            model=arguments.model, task=arguments.task, target=arguments.target, recipe=arguments.recipe,
+            model=arguments.model, task=arguments.task, target=arguments.target, recipe=recipe,
             lengths=arguments.lengths, out=arguments.out, force=arguments.force, random_init=arguments.random_init,
             validate=arguments.validate, calibration_file=arguments.calibration, keep_float=arguments.keep_float,
             min_delegated=arguments.min_delegated, trim_vocab=arguments.trim_vocab, random_head=arguments.random_head,
             prompt=arguments.prompt, ignore_config=arguments.ignore_config, zip=arguments.zip,
-            metadata=arguments.metadata, progress=steps,
+            metadata=arguments.metadata, phone=arguments.phone, progress=steps,
         )  # fmt: skip
     if arguments.json:
         print(json.dumps(made.to_dict()))
         return 0
     render.exported(made)
+    if made.choices:
+        render.choices(made.choices, made.manifest.recipe)
     folder = shlex.quote(str(made.folder))
     asked = f'predict {folder} "..."' if "tokenizer.json" in made.manifest.files else f"inspect {folder}"
     print(f"here: edgebert {asked}")

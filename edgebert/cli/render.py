@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgebert.api import Exported
     from edgebert.bundle.diff import Difference
     from edgebert.bundle.manifest import Manifest
+    from edgebert.profiling.fastest import Choice
     from edgebert.profiling.operators import Operators
     from edgebert.profiling.rows import Row
     from edgebert.report import ErrorStats, Report
@@ -147,6 +148,15 @@ def exported(made: "Exported") -> None:
     for note in made.manifest.notes:
         if note.startswith(NO_APP):
             print(note)
+
+
+def choices(ranked: "Sequence[Choice]", taken: str | None = None) -> None:
+    """Print which recipe is the fastest on a phone, and why another was taken, if one was."""
+    from edgebert.profiling import fastest
+
+    print(fastest.told(ranked))
+    if taken is not None and taken != ranked[0].recipe:
+        print(f"taken is {taken}: what is faster does not pass the gate")
 
 
 def report(report: "Report") -> None:

@@ -15,6 +15,7 @@ import torch
 from edgebert import bundle
 from edgebert.catalog import check_pair
 from edgebert.checkpoints import checkpoint
+from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.errors import EdgebertError, InputError, MissingDependency
 from edgebert.exporters import EXPORTERS
 from edgebert.exporters.common import USUAL
@@ -81,11 +82,11 @@ class Whole:
         return tuple(size for size in (rest + period, rest + 2 * period) if size <= self.layers)
 
 
-def whole(source: str | Path, lengths: Sequence[int], target: str, recipe: str) -> Whole:
+def whole(source: str | Path | Checkpoint, lengths: Sequence[int], target: str, recipe: str) -> Whole:
     """What stands behind a bundle, preset or checkpoint.
 
     Args:
-        source: a bundle's folder, a preset such as `bert-base`, or a checkpoint.
+        source: a bundle's folder, a preset such as `bert-base`, or a checkpoint, loaded or not.
         lengths: to count it at; empty for a bundle's own, and 128 for any other.
         target: for a preset or checkpoint; a bundle has its own.
         recipe: the same.
@@ -95,13 +96,16 @@ def whole(source: str | Path, lengths: Sequence[int], target: str, recipe: str) 
         Unsupported: the target does not take the recipe.
         MissingDependency: the target's packages are not installed.
     """
-    if (Path(source) / bundle.MANIFEST).is_file():
+    if isinstance(source, Checkpoint):
+        chosen = _chosen(source.model, lengths)
+        found = Whole(str(source.source), source.model, source.tokenizer, target, recipe, (), chosen, None)
+    elif (Path(source) / bundle.MANIFEST).is_file():
         found = _of_bundle(look_at(source, lengths))
     elif Path(source).suffix in RUNTIME_OF:
         raise InputError(f"{source}: --extrapolate-layers takes a bundle or a preset, not a file.")
     else:
         outline = checkpoint.outline(source)
-        chosen = tuple(sorted(set(lengths))) or (min(LENGTH, outline.family.longest(outline.config)),)
+        chosen = _chosen(outline, lengths)
         model, words = outline, None
         if Path(source).is_dir() or str(source) == "default":
             loaded = checkpoint.load(source)
@@ -115,6 +119,10 @@ def whole(source: str | Path, lengths: Sequence[int], target: str, recipe: str) 
     if any(part.isdigit() for pattern in found.keep_float for part in pattern.split(".")):
         raise InputError(f"{source} keeps some layers in float, so that its layers are not alike: profile it whole.")
     return found
+
+
+def _chosen(model: Model, lengths: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(lengths))) or (min(LENGTH, model.family.longest(model.config)),)
 
 
 def _of_bundle(found: Subject) -> Whole:

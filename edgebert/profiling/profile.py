@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebert.errors import InputError
-from edgebert.profiling import extrapolate, operators, told
+from edgebert.profiling import extrapolate, fastest, operators, told
 from edgebert.profiling.operators import Operators
 from edgebert.profiling.rows import Row, check_numbers, collect, ranked
 from edgebert.profiling.rows import row as row_of
@@ -67,6 +67,7 @@ def profile(
     calibrate: bool = False,
     shared: Sequence[str | Path] = (),
     inputs: str | Path | None = None,
+    phone: str | None = None,
     progress: Progress = lambda step: None,
 ) -> Profile:
     """Run model files on devices, and tell what they take.
@@ -85,6 +86,8 @@ def profile(
         calibrate: simulate each phone that was measured as well, keep the ratio of the two times, and show both.
         shared: files of rows that were measured elsewhere, to stand beside (see `edgebert.profiling.told`).
         inputs: an `.npz` of inputs, by name or in order, in place of made-up ones.
+        phone: a simulated one; in place of files, devices and a recipe each model is counted on it in fp32, fp16 and
+            8 bits, layers extrapolated.
         progress: is told each step.
 
     Raises:
@@ -98,6 +101,11 @@ def profile(
     others = [row for path in shared for row in told.load(path)]
     if others and not (files or calibrate or per_op or extrapolate_layers):
         return Profile(ranked(others), [], [])
+    if phone is not None:
+        if calibrate or per_op or inputs is not None:
+            raise InputError("--for counts layers on a simulated phone: leave --calibrate, --per-op and --inputs out.")
+        counted = [row for one in files for row in fastest.count(one, target, lengths, phone, threads, progress)]
+        return Profile(ranked([*counted, *others]), [], [])
     opened = open_devices(devices)
     if not files:
         raise InputError("no file to profile: give a bundle's folder, or a .tflite, .onnx or .pte file.")
