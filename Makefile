@@ -57,7 +57,7 @@ clients: $(VENV)/.test
 floors: $(VENV)/.test
 	$(BIN)/python tests/helpers/floors.py
 
-# The example of docs/sweep.md, an hour: every file of the embedded default, on one phone.
+# The example of docs/sweep.md: every file of the embedded default, on one phone.
 sweep: $(VENV)/.test
 	$(BIN)/edgebert sweep default --device pixel-4 --eval tests/data/utterances.tsv --out build/sweep
 	mkdir -p docs/example

@@ -33,6 +33,7 @@ TRIES = 4  # times that a cell is begun, whose workers die
 PATIENCE = 60.0  # seconds to find a scheduler again
 WATCHED = 0.2  # seconds between looks at a cell's memory
 COUNTED = 5.0  # seconds between counts of the workers
+KEPT = 100  # entries of Dask's own logs, which would grow with the cells
 STARTED = "edgebert-sweep"  # the topic on which workers tell what they begin
 
 Work = Callable[[dict[str, Any], int | None], dict[str, Any]]
@@ -111,6 +112,8 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     dask.config.set({
         "distributed.comm.timeouts.connect": PATIENCE,
         "distributed.scheduler.allowed-failures": TRIES - 1,
+        "distributed.admin.log-length": KEPT,
+        "distributed.admin.low-level-log-length": KEPT,
     })
     if scheduler is not None:
         try:
