@@ -61,11 +61,15 @@ floors: $(VENV)/.test
 sweep: $(VENV)/.test
 	$(BIN)/edgebert sweep default --device pixel-4 --eval tests/data/utterances.tsv --out build/sweep
 	mkdir -p docs/example
-	cp build/sweep/plan.json build/sweep/results.jsonl build/sweep/results.csv build/sweep/report.md docs/example
+	cp build/sweep/plan.json build/sweep/results.jsonl build/sweep/results.csv docs/example
+	cp build/sweep/report.md docs/example/index.md
 
 # The site, in build/site. The theme's own advertisement of another tool is no warning of ours.
 docs: $(VENV)/.docs
-	$(BIN)/edgebert report docs/example
+	mkdir -p build/example
+	cp docs/example/plan.json docs/example/results.jsonl build/example
+	$(BIN)/edgebert report build/example
+	cp build/example/report.html docs/example
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # mypy checks an installed copy: in the tree it would not see the folders that are mapped into the package.
