@@ -249,12 +249,15 @@ def make_inputs(specs: Specs, job: Job) -> Arrays:
         values: np.ndarray = rng.integers(0, min(16, rows or 16), sizes)
         if np.dtype(dtype).kind not in "iub":
             values = rng.uniform(-1, 1, sizes)
-        elif dtype == "bool" or "mask" in name or (most and not rows) or (place == 1 and not most):
+        elif dtype == "bool" or "mask" in name:
             values = np.ones(sizes)
         elif "type" in name or "segment" in name or 0 < rows <= TYPES or (place > 1 and not most):
             values = np.zeros(sizes)
         elif "position" in name or 0 < rows < most:
-            values = np.broadcast_to(np.arange(sizes[-1] if sizes else 1) % max(rows or sizes[-1], 1), sizes)
+            last = sizes[-1] if sizes else 1
+            values = np.broadcast_to(np.arange(last) % max(rows or last, 1), sizes)
+        elif (most and not rows) or (place == 1 and not most):
+            values = np.ones(sizes)
         row[name] = values.astype(dtype)
     return row
 

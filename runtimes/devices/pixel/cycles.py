@@ -44,10 +44,8 @@ from edgebert.runtimes.devices.pixel.phones import CORES, Core, Phone
 
 FIT = Path(__file__).with_name("fit.json")
 
-WHOLE_NUMBERS = {
-    "cortex-a73": 2.0,
-    "cortex-a75": 2.0,
-}  # vector operations a cycle, where that is not the rate of float ones
+# Vector operations a cycle, where that is not the rate of float ones.
+WHOLE_NUMBERS = {"cortex-a73": 2.0, "cortex-a75": 2.0}
 DIVIDE = 8.0  # cycles
 UNPAIRED = 0.5  # of an in-order core's instructions beside the vector unit's
 # Of cores without a published row: whose numbers they have.
