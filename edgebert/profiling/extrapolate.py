@@ -26,6 +26,7 @@ from edgebert.profiling.subject import subject as look_at
 from edgebert.quantization.samples import load_samples
 from edgebert.runtimes import SUFFIXES
 from edgebert.runtimes.devices.device import RUNTIME_OF, SIMULATED, Device, Estimate, Job
+from edgebert.runtimes.devices.pixel.device import streamed
 from edgebert.tokenizers.tokenizer import Tokenizer
 
 Number = TypeVar("Number", int, float)
@@ -168,22 +169,18 @@ def count(
         raise InputError(f"--extrapolate-layers is for simulated devices; {other[0]} runs the whole file quicker.")
     few = source.few
     found: dict[tuple[str, int, int], Row] = {}
-    recipe = check_pair(source.target, source.recipe)
     with tempfile.TemporaryDirectory(prefix="edgebert-") as made:
-        for layers in few:
-            progress(f"export {source.name} with {layers} of {source.layers} layers")
-            small, longest = cut(source.model, layers), source.lengths[-1]
-            samples = load_samples(source.tokenizer, small.config, longest) if recipe.calibrated else []
-            path = Path(made, f"layers-{layers}{SUFFIXES[source.target]}")
-            in_half = None if source.in_float else USUAL
-            EXPORTERS[source.target].export(small, recipe, source.lengths, path, source.keep_float, samples, in_half)
+        files = {layers: _exported(source, layers, Path(made), progress) for layers in few}
+        read = [streamed(Job(files[layers])) for layers in few]
+        whole = _grown(read[0], read[-1], _stored(source))
+        for layers, path in files.items():
             size = sum(part.stat().st_size for part in Path(made).glob(f"{path.name}*"))
             base = source.subject or replace(look_at(path), name=source.name, recipe=source.recipe)
             for device in devices:
                 for length in source.lengths:
                     progress(f"{source.name}: {layers} of {source.layers} layers on {device.name}, {length} tokens")
                     given = inputs_of(base, length, Path(made)) if source.subject else None
-                    told = device.measure(Job(path, given, length, threads))
+                    told = device.measure(Job(path, given, length, threads, whole=whole))
                     found[device.name, length, layers] = row(replace(base, file_bytes=size), told)
     rows = [
         extend([found[device.name, length, layers] for layers in few], source)
@@ -193,10 +190,32 @@ def count(
     return ranked(rows)
 
 
+def _exported(source: Whole, layers: int, folder: Path, progress: Progress) -> Path:
+    """A file of the first layers."""
+    progress(f"export {source.name} with {layers} of {source.layers} layers")
+    recipe = check_pair(source.target, source.recipe)
+    small, longest = cut(source.model, layers), source.lengths[-1]
+    samples = load_samples(source.tokenizer, small.config, longest) if recipe.calibrated else []
+    path = folder / f"layers-{layers}{SUFFIXES[source.target]}"
+    in_half = None if source.in_float else USUAL
+    EXPORTERS[source.target].export(small, recipe, source.lengths, path, source.keep_float, samples, in_half)
+    return path
+
+
+def _more(source: Whole) -> int:
+    """How many rounds of layers are not counted."""
+    return (source.layers - source.few[-1]) // source.model.family.period(source.model.config)
+
+
+def _stored(source: Whole) -> int:
+    """How many of those have weights of their own: ALBERT's layers share theirs."""
+    return _more(source) if source.parameters(source.few[-1]) < source.parameters(source.layers) else 0
+
+
 def extend(few: Sequence[Row], source: Whole) -> Row:
     """The row of all layers on the line through one and two of them."""
     first, last = few[0], few[-1]
-    more = (source.layers - source.few[-1]) // source.model.family.period(source.model.config)
+    more = _more(source)
     a, b = first.found, last.found
     counted = [name for name in ("instructions", "cycles") if name in a.machine and name in b.machine]
     machine = b.machine | {name: _grown(a.machine[name], b.machine[name], more) for name in counted}
@@ -207,9 +226,7 @@ def extend(few: Sequence[Row], source: Whole) -> Row:
         latency = replace(b.latency, **times)
     note = f"counted with {' and '.join(map(str, source.few))} layers, and extended to {source.layers}"
     found = replace(b, machine=machine, estimate=estimate, latency=latency, notes=(*b.notes, note))
-    # ALBERT's layers share their weights: further ones are none to store.
-    stored = more if source.parameters(source.few[-1]) < source.parameters(source.layers) else 0
-    size = source.subject.file_bytes if source.subject else _grown(first.file_bytes, last.file_bytes, stored)
+    size = source.subject.file_bytes if source.subject else _grown(first.file_bytes, last.file_bytes, _stored(source))
     delegated = source.subject.delegated if source.subject else None
     return replace(last, found=found, file_bytes=size, delegated=delegated, layers=source.layers)
 

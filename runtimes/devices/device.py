@@ -34,6 +34,7 @@ class Job:
         outputs: an `.npz` to write with the answers to all inputs, or None.
         options: session options of ONNX Runtime.
         rows: input whose numbers are rows of a table to how many that has, see `Facts.rows`.
+        whole: bytes of weights of the model that this file has a few layers of; None for a whole file.
         patience: seconds that this machine waits for a file to load and run for the first time, in memory that has its
             limits too; None for any time.
     """
@@ -47,6 +48,7 @@ class Job:
     outputs: Path | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)
+    whole: int | None = None
     patience: int | None = None
 
     @property

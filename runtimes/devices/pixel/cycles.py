@@ -271,7 +271,9 @@ def workers(phone: Phone, threads: int) -> list[tuple[str, float, bool]]:
     return [(c.core, c.ghz, pairs[id(c), index // 2] == 2) for c, index in taken]
 
 
-def estimate(counts: Counts, phone: Phone, threads: int = 1, weights: int | None = None) -> Estimate:
+def estimate(
+    counts: Counts, phone: Phone, threads: int = 1, weights: int | None = None, whole: int | None = None
+) -> Estimate:
     """Time and its parts, of one inference.
 
     Args:
@@ -279,6 +281,7 @@ def estimate(counts: Counts, phone: Phone, threads: int = 1, weights: int | None
         phone: whose cores take the time.
         threads: on as many cores, biggest first; the blocks are shared out in proportion to the cores' speeds.
         weights: bytes that are read once an inference, None where they are not known.
+        whole: the same of the model that this is a part of, which caches must hold; None where it is whole.
 
     Raises:
         InputError: the phone has fewer cores, or a core lacks instructions that were counted.
@@ -291,11 +294,11 @@ def estimate(counts: Counts, phone: Phone, threads: int = 1, weights: int | None
         found = bounds(work(block.words), prime.core, fitted)
         cycles[index] = found.cycles * block.times
         held[found.name] += cycles[index]
-    read, cached = weights or 0, _cached(phone, weights)
+    read, cached = weights or 0, _cached(phone, weights if whole is None else whole)
     held["memory"] = 0.0 if cached else known.exposed * read * prime.ghz
     asked = [(work(block.words), block.times) for block in counts.blocks]
     took = took_together(asked, workers(phone, threads), read, fitted, cached)
-    streamed = _streaming(phone, weights)
+    streamed = 0.0 if cached else _streaming(phone, weights)
     bound = max(held, key=lambda name: held[name], default="issue")
     if streamed > took:
         took, bound = streamed, "memory"
@@ -343,9 +346,9 @@ def took_together(
 
 
 def _streaming(phone: Phone, weights: int | None) -> float:
-    """Seconds to read the weights from memory, 0 where a cache holds them or too little is known."""
+    """Seconds to read the weights from memory, 0 where too little is known."""
     gbs = bandwidth(phone)
-    return 0.0 if weights is None or gbs is None or _cached(phone, weights) else weights / (gbs * 1e9)
+    return 0.0 if weights is None or gbs is None else weights / (gbs * 1e9)
 
 
 def _cached(phone: Phone, weights: int | None) -> bool:

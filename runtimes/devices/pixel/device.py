@@ -53,7 +53,7 @@ class Pixel:
 
         cycles.workers(self.phone, job.threads)  # refuses more than the phone has, before minutes of work
         counts = self.count(dataclasses.replace(job, threads=1))
-        found = cycles.estimate(counts, self.phone, job.threads, streamed(job))
+        found = cycles.estimate(counts, self.phone, job.threads, streamed(job), job.whole)
         told = dataclasses.replace(untimed(self.name, job, counts), estimate=found, latency=_exact(found))
         low, high = found.low_ms / found.ms - 1, found.high_ms / found.ms - 1
         notes = [UNTIMED, MODELLED.format(whose=cycles.whose_rows(found.core), low=low, high=high)]

@@ -222,6 +222,10 @@ def test_weights_bound_what_no_cache_holds() -> None:
     assert estimate(model, phone, weights=8192 * 1024).bound == "vector"  # its last cache holds them
     found = estimate(model, phone, weights=197_000_000)
     assert (found.bound, found.ms, found.memory_ms) == ("memory", pytest.approx(10), pytest.approx(10))
+    # A few layers are read from memory where the model that they are of does not fit a cache.
+    part = estimate(model, phone, weights=1_970_000, whole=197_000_000)
+    assert part.memory_ms == pytest.approx(0.1)
+    assert estimate(model, phone, weights=1_970_000).memory_ms is None
     older = estimate(model, phones.PHONES["pixel-4"], weights=100_000_000)
     assert older.memory_ms == pytest.approx(100 / (34.1 * 19.7 / 51.2))
     # An older core waits for each byte, beside what it computes.
