@@ -153,8 +153,7 @@ def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], se
     rng = np.random.default_rng(seed)
     vocabulary = model.config.vocab_size
     wide = model.task in ("masked-lm", "causal-lm") and vocabulary > WIDE
-    # Of one length as many answers as of two: where each is a number or a label, few of them tell little.
-    rows = WIDE_ROWS if wide else ROWS if len(lengths) > 1 else 2 * ROWS
+    rows = WIDE_ROWS if wide else ROWS
     pad_id = tokenizer.pad_id if tokenizer else 0
     types = model.config.type_vocab_size
     batches: list[Batch] = []
