@@ -350,8 +350,8 @@ def _for_phone(
     """
     longest = max(lengths or usual_lengths(source.model))
     choices = tuple(fastest.rank(fastest.count(source, target, (longest,), phone, 1, progress)))
-    for choice in choices:
-        progress(fastest.told(choices[choices.index(choice) :]))
+    for place, choice in enumerate(choices):
+        progress(fastest.told(choices[place:]))
         try:
             made = export(source, target=target, recipe=choice.recipe, lengths=lengths, progress=progress, **asked)
         except ParityFailed:

@@ -26,7 +26,7 @@ import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ def fit(given: Iterable[Row], counts: Counts) -> Fit:
         round(math.exp(mean(math.log(one.stretch) for one in found.values())), 3),
         round(mean(one.exposed for one in found.values()), 3), *[(1.0, 1.0)] * 2,
     )  # fmt: skip
-    return Fit(found, pooled, _unshared(given, counts, found))
+    return Fit(found, pooled, _unshared(given, counts))
 
 
 def _core(given: Sequence[Row], counts: Counts) -> Known:
@@ -222,7 +222,7 @@ def _core(given: Sequence[Row], counts: Counts) -> Known:
     ]
 
     def stretch(exposed: float) -> float:
-        """The best one beside an exposure: the row in the middle would be met."""
+        """The best one beside an exposure, nearly: the mean of logarithms."""
         return math.exp(mean(math.log(max(ms - exposed * weights, 0.05 * ms) / busy) for busy, weights, ms in asked))
 
     def loss(exposed: float) -> float:
@@ -237,7 +237,7 @@ def _busy(row: Row, counts: Counts, plain: Fit) -> float:
     return seconds(counts[row.key].blocks, row.core, row.ghz[0], plain) * 1e3
 
 
-def _unshared(given: Sequence[Row], counts: Counts, cores: Mapping[str, Known]) -> float:
+def _unshared(given: Sequence[Row], counts: Counts) -> float:
     """The rate at which threads read weights together, by what several take of the time of one in the same source."""
     alone = {(row.source, row.engine, row.key, row.ghz[0]): row.ms for row in given if len(row.ghz) == 1}
     pairs = [
@@ -266,14 +266,18 @@ def mean(numbers: Iterable[float]) -> float:
     return sum(found) / len(found)
 
 
+def by_source(given: Sequence[Row]) -> Iterator[tuple[list[Row], list[Row]]]:
+    """For each source the rows of all others, and its own."""
+    for source in dict.fromkeys(row.source for row in given):
+        yield [row for row in given if row.source != source], [row for row in given if row.source == source]
+
+
 def left_out(given: Sequence[Row], counts: Counts) -> dict[str, float]:
     """Each row's error where its source is left out of the fit; a core without a row then has what others give."""
-    found = {}
-    for source in dict.fromkeys(row.source for row in given):
-        rest = fit([row for row in given if row.source != source], counts)
-        for row in given:
-            if row.source == source:
-                found[row.id] = error(row, counts, _with(rest, row.core))
+    found: dict[str, float] = {}
+    for others, own in by_source(given):
+        rest = fit(others, counts)
+        found |= {row.id: error(row, counts, _with(rest, row.core)) for row in own}
     return found
 
 
@@ -313,13 +317,12 @@ def banded(given: Sequence[Row], counts: Counts) -> Fit:
 def inside(given: Sequence[Row], counts: Counts) -> dict[str, bool]:
     """Whether each row lies in the band of its core and number of threads, made without its source."""
     found = {}
-    for source in dict.fromkeys(row.source for row in given):
-        rest = banded([row for row in given if row.source != source], counts)
-        for row in given:
-            if row.source == source:
-                known = rest.cores.get(row.core, rest.kin)
-                low, high = known.one if len(row.ghz) == 1 else known.several
-                found[row.id] = low <= row.ms / modelled(row, counts, _with(rest, row.core)) <= high
+    for others, own in by_source(given):
+        rest = banded(others, counts)
+        for row in own:
+            known = rest.cores.get(row.core, rest.kin)
+            low, high = known.one if len(row.ghz) == 1 else known.several
+            found[row.id] = low <= row.ms / modelled(row, counts, _with(rest, row.core)) <= high
     return found
 
 

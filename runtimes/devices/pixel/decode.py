@@ -91,9 +91,7 @@ SCALABLE: tuple[tuple[int, int, str], ...] = (
     (0xFF30F800, 0x0420E000, "scalar"),  # CNTB and its kin
     (0xFFA0F000, 0x04205000, "scalar"),  # ADDVL, RDVL
     (0xFF3EC000, 0x2538C000, "permute"),  # DUP and FDUP of a number
-    (0xFF20E000, 0x25200000, "scalar"),  # WHILELO
-    (0xFF30C000, 0x2510C000, "scalar"),  # PTRUE and other operations on predicates
-    (0xFF000000, 0x25000000, "scalar"),
+    (0xFF000000, 0x25000000, "scalar"),  # WHILELO, PTRUE and other operations on predicates
     (0xFF20C000, 0x05200000, "permute"),  # DUP, TBL, REV
     (0xFF20E000, 0x05206000, "permute"),  # ZIP, UZP, TRN
     (0xFF20C000, 0x0520C000, "permute"),  # SEL
