@@ -25,6 +25,8 @@ from edgebert.tokenizers.tokenizer import Tokenizer
 SENTENCES = ASSETS / "sentences.txt"
 
 ROWS = 12  # sentences a length
+# Heads that give a row one label or number: their first batch, which alone tells of token types, has twice as many.
+ONE_A_ROW = ("sequence-classification", "multiple-choice", "question-answering")
 REPEATED = 3  # rows of the first batch that come back, padded further, in each later one
 # Logits over a vocabulary are kept for so many rows and tokens: a RemBERT's are 1 MB a token.
 WIDE, WIDE_ROWS, WIDE_TOKENS = 4096, 4, 4
@@ -153,12 +155,12 @@ def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], se
     rng = np.random.default_rng(seed)
     vocabulary = model.config.vocab_size
     wide = model.task in ("masked-lm", "causal-lm") and vocabulary > WIDE
-    rows = WIDE_ROWS if wide else ROWS
     pad_id = tokenizer.pad_id if tokenizer else 0
     types = model.config.type_vocab_size
     batches: list[Batch] = []
     for i, length in enumerate(lengths):
         shortest = lengths[i - 1] + 1 if i else 1
+        rows = WIDE_ROWS if wide else 2 * ROWS if model.task in ONE_A_ROW and not i else ROWS
         parts = [pad({key: v[:REPEATED] for key, v in batches[0].inputs.items()}, length, pad_id)] if i else []
         parts.append(
             _sentences(tokenizer, shortest, length, rows) if tokenizer else _random(rng, vocabulary, length, rows)

@@ -76,6 +76,15 @@ def test_sound_arrays_are_read(tmp_path: Path, sound: Arrays) -> None:
     assert [batch.name for batch in golden.load(tmp_path / "golden.npz").batches] == ["tokens_8", "tokens_16"]
 
 
+@pytest.mark.parametrize("task", ["token-classification", *golden.ONE_A_ROW])
+def test_heads_with_one_answer_a_row_are_asked_more_rows_first(task: str) -> None:
+    made = golden.make(tiny.visible("bert", task), None, (8, 16))
+    first, later = ([len(value) for value in batch.expected.values()] for batch in made.batches)
+    assert set(first) == {golden.ROWS * (1 + (task in golden.ONE_A_ROW)) + 3}
+    assert set(later) == {golden.REPEATED + golden.ROWS + 3}
+    assert len(made.types.inputs["input_ids"]) == first[0]
+
+
 def header(shape: str, dtype: str = "<f4") -> bytes:
     """The head of a .npy file that says what is not there."""
     text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}\n".encode()
