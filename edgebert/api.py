@@ -23,7 +23,7 @@ from edgebert.checkpoints import checkpoint
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.checkpoints.trim import trim
 from edgebert.errors import BudgetMissed, InputError, MissingDependency, ParityFailed, Unsupported
-from edgebert.exporters import EXPORTERS
+from edgebert.exporters import BESIDE, EXPORTERS
 from edgebert.exporters.common import About, with_outputs
 from edgebert.exporters.provenance import origins
 from edgebert.exporters.tflite import mediapipe
@@ -311,7 +311,8 @@ def export(
         zipped.check_place(final, force)
     with new_folder(final, force, bundle.MANIFEST) as folder:
         progress(f"ask torch for reference answers{durations.told(takes.answers)}")
-        answers = golden.make(source.model, source.tokenizer, fitting)
+        beside = BESIDE[target](source.model, fitting) if target in BESIDE else ()
+        answers = golden.make(source.model, source.tokenizer, (*beside, *fitting))
         in_half = half.choose(lower, target, how, samples, answers)
         progress(f"convert to {target} {recipe}{durations.told(takes.convert)}")
         artifact = EXPORTERS[target].export(

@@ -8,12 +8,14 @@ found on, `in_half` what norms multiply by where the file computes in half preci
 is not to. Nothing heavy is imported before it is needed.
 """
 
+from collections.abc import Callable
 from types import ModuleType
 
 from edgebert.exporters.coreml import export as coreml_export
 from edgebert.exporters.executorch import export as executorch_export
 from edgebert.exporters.onnx import export as onnx_export
 from edgebert.exporters.tflite import export as tflite_export
+from edgebert.models import Model
 
 EXPORTERS: dict[str, ModuleType] = {
     "executorch": executorch_export,
@@ -21,3 +23,5 @@ EXPORTERS: dict[str, ModuleType] = {
     "coreml": coreml_export,
     "onnx": onnx_export,
 }
+# Lengths beside those of a file, by target and for a model, that another part of it answers: the gate asks there too.
+BESIDE: dict[str, Callable[[Model, tuple[int, ...]], tuple[int, ...]]] = {"executorch": executorch_export.short_texts}

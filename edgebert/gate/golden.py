@@ -146,7 +146,7 @@ def make(model: Model, tokenizer: Tokenizer | None, lengths: tuple[int, ...], se
     Args:
         model: the reference, in float32.
         tokenizer: turns the sentences kept with this package into ids; without one, random ids stand for them.
-        lengths: the lengths of the file, ascending.
+        lengths: at which the file is asked, ascending.
         seed: of the random rows.
 
     Raises:

@@ -116,7 +116,7 @@ def compare(
     Raises:
         InputError: the shapes differ.
     """
-    want, got, agree, decided = [], [], [], []
+    want, got, labelled = [], [], []
     for e, a, mask in zip(expected, actual, masks, strict=True):
         if e.shape != a.shape:
             raise InputError(f"the file's {name} has shape {a.shape}, torch's {e.shape}: not the same model.")
@@ -126,16 +126,12 @@ def compare(
         want.append(e[keep].ravel())
         got.append(a[keep].ravel())
         if span:  # a span's label is the token with the largest logit of its row
-            rows = [
-                _labels(e[i : i + 1, : k.sum()], a[i : i + 1, : k.sum()], tolerance)
-                for i, k in enumerate(keep)
-                if k.sum() > 1
-            ]
-        else:
-            rows = [_labels(e[keep], a[keep], tolerance)] if name in CLASSES and e.shape[-1] > 1 else []
-        agree += [same for same, _ in rows]
-        decided += [same[clear] for same, clear in rows]
+            labelled += [(e[i : i + 1, : k.sum()], a[i : i + 1, : k.sum()]) for i, k in enumerate(keep) if k.sum() > 1]
+        elif name in CLASSES and e.shape[-1] > 1:
+            labelled.append((e[keep], a[keep]))
     x, y = (np.concatenate(parts).astype(np.float64) for parts in (want, got))
+    rows = [_labels(one, other, math.sqrt((x**2).mean()), tolerance) for one, other in labelled]
+    agree, decided = [same for same, _ in rows], [same[clear] for same, clear in rows]
     with np.errstate(invalid="ignore", over="ignore"):
         error = np.abs(x - y)
         noise, signal = float((error**2).sum()), float((x**2).sum())
@@ -179,10 +175,15 @@ def _decibel(signal: float, noise: float) -> float:
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
-def _labels(expected: np.ndarray, actual: np.ndarray, tolerance: Tolerance) -> tuple[np.ndarray, np.ndarray]:
-    """For logits (N, labels): which labels are equal, and which of them torch decides clearly."""
+def _labels(
+    expected: np.ndarray, actual: np.ndarray, whole: float, tolerance: Tolerance
+) -> tuple[np.ndarray, np.ndarray]:
+    """For logits (N, labels): which labels are equal, and which of them torch decides clearly.
+
+    The error that the table allows is a share of the `whole` output's strength, and a row of larger logits has more.
+    """
     top = np.sort(expected, axis=-1)
-    allowed = np.sqrt((expected**2).mean(-1)) * 10 ** (-tolerance.min_sqnr_db / 20)
+    allowed = np.maximum(np.sqrt((expected**2).mean(-1)), whole) * 10 ** (-tolerance.min_sqnr_db / 20)
     return expected.argmax(-1) == actual.argmax(-1), top[..., -1] - top[..., -2] > 2 * allowed
 
 

@@ -26,13 +26,13 @@ from edgebert.lowering.scaled_keys import scale_keys
 from edgebert.lowering.separable import SeparableTokens, convolve_tokens, separate_convolutions
 from edgebert.lowering.single_query import query_inputs
 from edgebert.lowering.token_blocks import TokenBlocks, linears_in_blocks
-from edgebert.lowering.token_shifts import avoid_token_slices
-from edgebert.lowering.windows import cut_windows
+from edgebert.lowering.token_shifts import avoid_token_slices, shift_windows
+from edgebert.lowering.windows import cut_windows, window_block
 
 __all__ = [
     "GroupedForm", "GroupedPointwise", "SeparableTokens", "SlicedLinears", "TokenBlocks", "avoid_token_slices",
     "channels_before_tokens", "columns_as_linears", "convolve_tokens", "cut_windows", "duplicate", "find_buckets",
     "find_factors", "first_token_only", "fold_bias", "fold_distances", "fold_no_norms", "fold_norm_biases", "fuse_qkv",
     "linears_in_blocks", "move_distances", "norms_in_half", "query_inputs", "scale_keys", "separate_convolutions",
-    "split_grouped_linears", "tokens_before_channels", "trim_positions",
+    "shift_windows", "split_grouped_linears", "tokens_before_channels", "trim_positions", "window_block",
 ]  # fmt: skip

@@ -79,10 +79,8 @@ class FirstTokenModernBertAttention(nn.Module):
         key, value = (part.reshape(split).transpose(1, 2) for part in self.key_value(x).chunk(2, dim=-1))
         key = rotary(key)
         if windows is not None:
-            key, value = (
-                modernbert.neighbours(windows.blocks(part, 1))[:, :, 0] for part in (key, value)
-            )  # (B, H, 3 W, D)
-            mask = mask[:, :, 0]
+            key, value = (windows.first(windows.around(part)) for part in (key, value))  # (B, H, 3 W, D)
+            mask = windows.first(mask)
         scores = query @ key.transpose(-1, -2)
         if self.scale != 1.0:
             scores = scores / self.scale

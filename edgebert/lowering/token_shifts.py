@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgebert.lowering.rewrite import matched
+from edgebert.lowering.rewrite import duplicate, matched
 from edgebert.lowering.scaled_keys import ScaledKeysMixedAttention, scale_keys
-from edgebert.models import heads, mobilebert
+from edgebert.models import heads, mobilebert, modernbert
 from edgebert.models.family import Model
+from edgebert.models.layers import MASKED
 
 
 class Shift(nn.Module):
@@ -30,7 +31,7 @@ class Shift(nn.Module):
         if self.reach == 0:
             return x
         turned = x[:, None].permute(0, 3, 1, 2)
-        moved: Tensor = F.conv2d(turned, self.kernel, padding=(0, self.reach), groups=x.shape[2])
+        moved: Tensor = F.conv2d(turned, self.kernel, padding=(0, self.reach), groups=len(self.kernel))
         return moved.permute(0, 2, 3, 1)[:, 0]
 
 
@@ -71,6 +72,71 @@ class ShiftedEmbeddings(mobilebert.Embeddings):
     def trigram(self, x: Tensor) -> Tensor:
         """Join to each token of (B, T, E) the next one, before it, and the one before, after it: (B, T, 3 E)."""
         return torch.cat([self.next(x), x, self.last(x)], dim=-1)
+
+
+class ShiftedWindows(modernbert.Windows):
+    """The cut of one text's tokens, whole blocks of them, to whose places convolutions move those beside them."""
+
+    def __init__(self, tokens: int, reach: int, hidden: Tensor, shifts: nn.ModuleDict) -> None:
+        """Cut `tokens`.
+
+        Args:
+            tokens: how many, of whole blocks.
+            reach: how far attention reaches.
+            hidden: (W, 3 W), what a block adds to scores where all that it sees is padding.
+            shifts: for each width of channels, a step forth and a step back.
+        """
+        super().__init__(tokens, reach, hidden)
+        self.count, self.hidden, self.shifts = tokens // self.size, hidden, shifts
+
+    def own(self, x: Tensor) -> Tensor:
+        """Part (1, H, T, D) into blocks, (H, N, W, D)."""
+        return x.reshape(x.shape[1], self.count, self.size, x.shape[3])
+
+    def around(self, x: Tensor, value: float = 0.0) -> Tensor:
+        """For each block of (1, H, T, D) what it sees, (H, N, 3 W, D), of zeros beyond the ends."""
+        own = self.own(x)
+        channels = self.size * x.shape[3]
+        flat = own.reshape(x.shape[1], self.count, channels)
+        before, after = self.shifts[f"{channels}"].children()
+        return torch.cat([before(flat).reshape(own.shape), own, after(flat).reshape(own.shape)], dim=2)
+
+    def mask(self, mask: Tensor) -> Tensor:
+        """What to add to scores: of (1, 1, 1, T) for padding (1, N, W, 3 W). Zeros beyond the ends are to hide."""
+        return self.hidden + self.around(mask.transpose(2, 3) - MASKED).transpose(2, 3)
+
+    def joined(self, x: Tensor) -> Tensor:
+        """Blocks (H, N, W, D) as a sequence again, (1, H, T, D)."""
+        return x.reshape(1, x.shape[0], self.tokens, x.shape[3])
+
+    def first(self, x: Tensor) -> Tensor:
+        """The first of the blocks along the second axis, which goes: (1, H, ...)."""
+        return x[None, :, 0]
+
+
+class ShiftedWindowsEncoder(modernbert.ModernBertEncoder):
+    """ModernBERT's encoder for one text of as many tokens as whole blocks have."""
+
+    near: Tensor
+    shifts: nn.ModuleDict
+
+    def windows(self, tokens: int) -> ShiftedWindows:
+        """How local layers part so many tokens."""
+        return ShiftedWindows(tokens, self.reach, self.near, self.shifts)
+
+
+def shift_windows(model: Model) -> Model:
+    """Part ModernBERT's local layers into blocks without slices, for inputs of whole blocks; others are left alone."""
+    lowered = duplicate(model)
+    for _, encoder in matched(lowered, "shift_windows", (modernbert.ModernBertEncoder,)):
+        near = modernbert.block_mask(encoder.reach, torch.float32)
+        size, width = len(near), encoder.rotary.cos.shape[1]
+        encoder.__class__ = ShiftedWindowsEncoder  # the same parts, another order of work
+        encoder.near = near + MASKED
+        encoder.shifts = nn.ModuleDict({
+            f"{channels}": nn.Sequential(Shift(channels, -1), Shift(channels, 1)) for channels in (size, size * width)
+        })
+    return lowered.eval()
 
 
 def avoid_token_slices(model: Model) -> Model:

@@ -176,12 +176,28 @@ class Windows:
         filled = F.pad(x, (0, 0, beyond * self.size, rest + beyond * self.size), value=value)
         return filled.reshape(batch, count, -1, self.size, width)
 
+    def own(self, x: Tensor) -> Tensor:
+        """Part (B, H, T, D) into blocks, (B, H, N, W, D)."""
+        return self.blocks(x, 0)
+
+    def around(self, x: Tensor, value: float = 0.0) -> Tensor:
+        """For each block of (B, H, T, D) what it sees, (B, H, N, 3 W, D), of `value` beyond the ends."""
+        return neighbours(self.blocks(x, 1, value))
+
+    def joined(self, x: Tensor) -> Tensor:
+        """Blocks (B, H, N, W, D) as a sequence again, (B, H, T, D)."""
+        return x.flatten(2, 3).narrow(2, 0, self.tokens)
+
+    def first(self, x: Tensor) -> Tensor:
+        """The first of the blocks along the third axis, which goes."""
+        return x[:, :, 0]
+
     def mask(self, mask: Tensor) -> Tensor:
         """What to add to scores: of (B, 1, 1, T) for padding (B, 1, T, T), or (B, 1, N, W, 3 W) where it is cut."""
         if not self.cut:
             return mask + band_mask(self.tokens, self.reach, mask.dtype)
         near = block_mask(self.reach, mask.dtype) if self.near is None else self.near
-        return neighbours(self.blocks(mask.transpose(2, 3), 1, MASKED)).transpose(3, 4) + near
+        return near + self.around(mask.transpose(2, 3), MASKED).transpose(-2, -1)
 
 
 class Attention(nn.Module):
@@ -205,14 +221,13 @@ class Attention(nn.Module):
         query, key, value = (self.split(part) for part in self.qkv(x).chunk(3, dim=-1))
         query, key = rotary(query), rotary(key)
         if windows is not None:
-            query = windows.blocks(query, 0)
-            key, value = neighbours(windows.blocks(key, 1)), neighbours(windows.blocks(value, 1))
+            query, key, value = windows.own(query), windows.around(key), windows.around(value)
         scores = query @ key.transpose(-1, -2)  # (B, H, T, T) or (B, H, N, W, 3 W)
         if self.scale != 1.0:  # else it is in the weights, see `lowering/scaled_keys.py`
             scores = scores / self.scale
         context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, T, D) or (B, H, N, W, D)
         if windows is not None:
-            context = context.flatten(2, 3).narrow(2, 0, x.shape[1])
+            context = windows.joined(context)
         out: Tensor = self.out(context.transpose(1, 2).reshape(x.shape))
         return out
 
@@ -267,13 +282,17 @@ class ModernBertEncoder(nn.Module):
         """Encode (B, T) ids into (B, T, C); token types change nothing."""
         x: Tensor = self.embeddings(input_ids)
         mask = additive_mask(attention_mask, x.dtype)
-        windows = Windows(input_ids.shape[1], self.reach, self.near)
+        windows = self.windows(input_ids.shape[1])
         near = windows.mask(mask)
         cut = windows if windows.cut else None
         for layer in self.layers:
             x = layer(x, near, self.local_rotary, cut) if layer.local else layer(x, mask, self.rotary, None)
         out: Tensor = self.norm(x)
         return out
+
+    def windows(self, tokens: int) -> Windows:
+        """How local layers part so many tokens."""
+        return Windows(tokens, self.reach, self.near)
 
 
 def _parts(c: ModernBertConfig) -> tuple[Any, ...]:

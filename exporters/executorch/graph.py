@@ -19,17 +19,19 @@ from edgebert.runtimes.executorch.program import frame_graph
 EXTERNAL_INPUT, EXTERNAL_OUTPUT = 1, 2
 TRANSPOSE_B, KEEP_DIMS = 1, 0x40
 NONE = 0xFFFFFFFF
+# Sizes of an axis that are known when the graph runs: a token's place along it, or a block's.
+TOKENS, BLOCKS = -1, -2
 # Operators with one input that take half numbers as they are; the others get them in float.
 HALVES = ("Gelu", "Softmax", "StaticSlice", "StaticTranspose")
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor of the graph: its number, its shape (-1 for tokens) and XNNPACK's name of its type.
+    """A tensor of the graph: its number, its shape and XNNPACK's name of its type.
 
     Attributes:
         id: number in the graph.
-        shape: axes; the token axis is -1.
+        shape: axes; one of them may be TOKENS or BLOCKS.
         kind: `fp32`, `fp16`, `qdint8` (a scale for each row, found as the graph runs) or `qint8` (one scale, found
             beforehand).
         scale: of `qint8`.
@@ -49,6 +51,7 @@ class Graph:
 
     Attributes:
         longest: size of the token axis that memory is planned for.
+        block: tokens of a block, where an axis runs over blocks.
         nodes: what `flatbuffer.write` takes.
         values: likewise.
         constants: name to array; what the file must hold for this graph.
@@ -56,6 +59,7 @@ class Graph:
     """
 
     longest: int
+    block: int = 0
     nodes: list[flatbuffer.Table] = field(default_factory=list)
     values: list[flatbuffer.Table] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
@@ -99,7 +103,7 @@ class Graph:
         tensor: flatbuffer.Table = {
             "datatype": f"xnn_datatype_{kind}",
             "num_dims": len(shape),
-            "dims": [self.longest if size < 0 else size for size in shape],
+            "dims": [self.planned(size) for size in shape],
             "constant_buffer_idx": data,
             "external_id": external,
             "flags": flags,
@@ -114,6 +118,10 @@ class Graph:
             union = ("XNNQuantizedTensorValue", {"tensor_value": tensor, "quant_params": quantized})
         self.values.append({"xvalue_union": union})
         return Value(number, shape, kind, scale, zero)
+
+    def planned(self, size: int) -> int:
+        """The size that memory is planned for, of an axis that may be free."""
+        return {TOKENS: self.longest, BLOCKS: self.longest // (self.block or 1)}.get(size, size)
 
     def weights(self, stored: Weights) -> int:
         """The value of a constant matrix or kernel; the same name and shape again is the same value."""

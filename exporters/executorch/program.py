@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgebert.exporters.executorch.graph import Graph
+from edgebert.exporters.executorch.graph import TOKENS, Graph
 from edgebert.exporters.executorch.translate import Feed
 from edgebert.exporters.executorch.weights import Shape, Weights
 from edgebert.models.signature import INPUTS
@@ -19,6 +19,8 @@ from edgebert.runtimes.executorch.program import CONSTANT_NAMES, SEAL, SEAL_KEY,
 
 SCALAR_TYPES = {"|i1": "CHAR", "<i4": "INT", "<i8": "LONG", "<f4": "FLOAT"}
 ALIGNMENT = 64
+# Kernels whose result is a number.
+NUMBERS = ("int", "Scalar")
 # What a program's memory is laid out to: https://docs.pytorch.org/executorch/stable/compiler-memory-planning.html
 MEMORY_ALIGNMENT = 16
 
@@ -70,9 +72,9 @@ class Program:
         return self.add("Tensor", **fields)
 
     def call(self, name: str, overload: str, *arguments: int) -> None:
-        """Call a kernel; the last argument is its result, which the format names twice."""
+        """Call a kernel; the last argument is its result, which the format names twice where it is a tensor."""
         number = self.operators.setdefault((name, overload), len(self.operators))
-        args = [*arguments, arguments[-1]] if overload != "int" else list(arguments)
+        args = list(arguments) if overload in NUMBERS else [*arguments, arguments[-1]]
         self.calls.append({"instr_args": ("KernelCall", {"op_index": number, "args": args})})
 
 
@@ -83,8 +85,9 @@ class Method:
     Attributes:
         graph: what XNNPACK runs.
         feeds: its inputs, in order.
-        outputs: name to shape, float32; -1 is the token axis.
-        tokens: size of that axis; -1 where it is free.
+        outputs: name to shape, float32, with TOKENS.
+        tokens: size of that axis; TOKENS where it is free. Where the graph takes whole blocks alone, the last is
+            filled up.
     """
 
     graph: Graph
@@ -120,10 +123,11 @@ def _plan(
 ) -> flatbuffer.Table:
     """A method that feeds the graph in a segment of the file."""
     places = {name: program.tensor((1, program.tokens), "<i4") for name in INPUTS}
-    kernels = _Kernels(program, places)
+    kernels = _Kernels(program, places, method.graph.block)
     arguments = [kernels.feed(feed, tables, pairs) for feed in method.feeds]
-    results = [program.tensor(shape, "<f4") for shape in method.outputs.values()]
-    program.calls.append({"instr_args": ("DelegateCall", {"delegate_index": 0, "args": [*arguments, *results]})})
+    made = [program.tensor(shape, "<f4") for shape in method.outputs.values()]
+    program.calls.append({"instr_args": ("DelegateCall", {"delegate_index": 0, "args": [*arguments, *made]})})
+    results = [kernels.unfilled(place, shape) for place, shape in zip(made, method.outputs.values(), strict=True)]
     delegate = {"id": "XnnpackBackend", "processed": {"location": "SEGMENT", "index": segment}, "compile_specs": []}
     return {
         "name": name,
@@ -141,9 +145,9 @@ def _plan(
 class _Kernels:
     """Calls of plain kernels that compute a graph's inputs, in a program under construction."""
 
-    def __init__(self, program: Program, places: dict[str, int]) -> None:
-        """Take the number of tokens from the program's inputs, `places`."""
-        self.program, self.places = program, places
+    def __init__(self, program: Program, places: dict[str, int], block: int = 0) -> None:
+        """Take the number of tokens from the program's inputs, `places`; fill them up to whole blocks, if there are."""
+        self.program, self.places, self.block = program, places, block
         self.false, self.null = program.add("Bool", bool_val=0), program.add("Null")
         self.numbers = [program.add("Int", int_val=number) for number in range(3)]
         self.axes = {rank: program.add("IntList", items=self.numbers[:rank]) for rank in (2, 3)}
@@ -151,6 +155,31 @@ class _Kernels:
         self.length = program.add("Int", int_val=0)
         self.read: dict[tuple[str, str], int] = {}
         program.call("aten::sym_size", "int", places[INPUTS[0]], self.numbers[1], self.length)
+        self.given = self.length
+        if block:
+            size, rest = program.add("Int", int_val=block), program.add("Int", int_val=block - 1)
+            whole = self.reckoned("floordiv", self.reckoned("add", self.given, rest), size)
+            self.length = self.reckoned("mul", whole, size)
+            beyond = program.add("IntList", items=[self.numbers[0], self.reckoned("sub", self.length, self.given)])
+            self.places = {name: self.filled(place, beyond) for name, place in places.items()}
+
+    def reckoned(self, how: str, one: int, other: int) -> int:
+        """A number that is reckoned from two as the program runs."""
+        out = self.program.add("Int", int_val=0)
+        self.program.call(f"executorch_prim::{how}", "Scalar", one, other, out)
+        return out
+
+    def filled(self, source: int, beyond: int) -> int:
+        """An input with zeros behind it."""
+        out = self.program.tensor((1, TOKENS), "<i4")
+        self.program.call("aten::constant_pad_nd", "out", source, beyond, self.numbers[0], out)
+        return out
+
+    def unfilled(self, source: int, shape: Shape) -> int:
+        """An output for the tokens that came."""
+        if not self.block or TOKENS not in shape:
+            return source
+        return self.cut(source, shape.index(TOKENS), shape, "<f4", self.given)
 
     def feed(self, feed: Feed, tables: dict[str, Weights], pairs: dict[str, np.ndarray]) -> int:
         """Compute one input."""
@@ -196,13 +225,11 @@ class _Kernels:
         rows = self.cut(whole, 1, (1, tokens, array.shape[1]), "<i4")
         return self.copy(self.cut(rows, 2, (1, tokens, tokens), "<i4"), (1, tokens, tokens), "<i8")
 
-    def cut(self, source: int, axis: int, shape: Shape, dtype: str) -> int:
-        """The first places of an axis, as many as there are tokens."""
-        out = self.program.tensor(shape, dtype)
+    def cut(self, source: int, axis: int, shape: Shape, dtype: str, length: int | None = None) -> int:
+        """The first places of an axis, as many as there are tokens, or another number that is known by then."""
+        out, stop = self.program.tensor(shape, dtype), self.length if length is None else length
         one = self.numbers[1]
-        self.program.call(
-            "aten::slice_copy", "Tensor_out", source, self.numbers[axis], self.null, self.length, one, out
-        )
+        self.program.call("aten::slice_copy", "Tensor_out", source, self.numbers[axis], self.null, stop, one, out)
         return out
 
     def look(self, table: Weights, where: int, shape: Shape) -> int:

@@ -17,10 +17,12 @@ from torch.fx import Node
 
 from edgebert.errors import ConversionFailed
 from edgebert.exporters.executorch.graph import (
+    BLOCKS,
     EXTERNAL_INPUT,
     EXTERNAL_OUTPUT,
     KEEP_DIMS,
     NONE,
+    TOKENS,
     TRANSPOSE_B,
     Graph,
     Value,
@@ -56,11 +58,14 @@ class Feed:
 class Translator:
     """Translates one exported program."""
 
-    def __init__(self, program: Any, plan: Plan, longest: int, half: bool = False) -> None:
-        """Prepare; `half` lets the numbers between products of integers have half precision, see `linear`."""
+    def __init__(self, program: Any, plan: Plan, longest: int, half: bool = False, block: int = 0) -> None:
+        """Prepare; `half` lets the numbers between products of integers have half precision, see `linear`.
+
+        With `block` the program takes whole blocks of so many tokens.
+        """
         self.plan = plan
         self.halves = half
-        self.graph = Graph(longest)
+        self.graph = Graph(longest, block)
         self.feeds: dict[tuple[str, str, str], Feed] = {}
         self.done: dict[Node, Value] = {}
         self.program = program
@@ -148,8 +153,14 @@ class Translator:
         return self.done[node]
 
     def shape(self, node: Any) -> Shape:
-        """The shape of a node, -1 for tokens."""
-        return tuple(size if isinstance(size, int) else -1 for size in node.meta["val"].shape)
+        """The shape of a node, with TOKENS or BLOCKS."""
+        return tuple(size if isinstance(size, int) else self.free(size) for size in node.meta["val"].shape)
+
+    def free(self, size: torch.SymInt) -> int:
+        """Which size this is, from what it was in tracing: the longest, or as many blocks."""
+        if (known := size.node.maybe_as_int()) is not None:
+            return int(known)
+        return BLOCKS if size.node.hint * self.graph.block == self.graph.longest else TOKENS
 
     def four(self, node: Any) -> Shape:
         """The shape of a node with ones in front, up to four axes."""

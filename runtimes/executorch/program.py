@@ -28,6 +28,9 @@ BACKEND = "XnnpackBackend"
 FLOAT, HALF = "forward", "forward_half"
 # The note that tells the lengths then, `32,128`.
 FIXED_LENGTHS = "fixed_lengths"
+# Where local layers cost less in blocks there are `forward_long` and `forward_half_long` for long texts too, and this
+# note tells which those are, `384,2048` tokens: `forward` takes them as well.
+LONG_TEXTS, LONG = "long_texts", "_long"
 # ExecuTorch's scalar types, by the schema's names.
 DTYPES = {
     "BYTE": "uint8", "CHAR": "int8", "SHORT": "int16", "INT": "int32", "LONG": "int64", "HALF": "float16",
@@ -83,7 +86,17 @@ class Contents:
     @property
     def fixed(self) -> tuple[int, ...]:
         """Lengths that have a method each, ascending; empty where one serves every length."""
-        told = self.metadata.get(FIXED_LENGTHS, "").split(",")
+        return self.noted(FIXED_LENGTHS)
+
+    @property
+    def long(self) -> range:
+        """Lengths of texts that methods of their own are the quickest for."""
+        first, last = (*self.noted(LONG_TEXTS), 0, 0)[:2]
+        return range(first, last + 1) if f"{FLOAT}{LONG}" in self.methods else range(0)
+
+    def noted(self, name: str) -> tuple[int, ...]:
+        """The lengths in a note."""
+        told = self.metadata.get(name, "").split(",")
         # Any file may have such a note, and whatever in it.
         return tuple(map(int, told)) if all(re.fullmatch("[1-9][0-9]{0,8}", length) for length in told) else ()
 
@@ -94,7 +107,9 @@ class Contents:
 
     def method_for(self, form: str, length: int) -> str:
         """The entry point for a length, one of `lengths`, in a form: FLOAT or HALF."""
-        return method_name(form, length, self.fixed[-1]) if self.fixed else form
+        if self.fixed:
+            return method_name(form, length, self.fixed[-1])
+        return f"{form}{LONG}" if length in self.long else form
 
 
 def method_name(form: str, length: int, longest: int) -> str:

@@ -144,6 +144,21 @@ def test_a_tie_in_torch_does_not_decide() -> None:
     assert stats.decided_agreement == 1.0
 
 
+def test_a_weak_row_is_decided_by_the_error_that_the_whole_output_may_have() -> None:
+    """Allowed are 20 dB of rows of 10: 0.5 and 0.3 say the same, though a row of such logits alone would not."""
+    tolerance = Tolerance(20.0, 1.0, "")
+    expected = np.array([[0.5, 0.3], [14.0, 2.0], [-14.0, 2.0]], np.float32)
+    actual = np.array([[0.3, 0.5], [13.5, 2.5], [-13.5, 1.5]], np.float32)
+    stats = parity.compare([expected], [actual], [np.ones((3, 4))], "logits", tolerance)
+    assert (stats.labels, stats.decided, stats.agreeing) == (3, 2, 2)
+    assert stats.within(tolerance)
+    alone = parity.compare([expected[:1]], [actual[:1]], [np.ones((1, 4))], "logits", tolerance)
+    assert (alone.decided, alone.agreeing) == (1, 0)
+    # Spans' rows likewise.
+    stats = parity.compare([expected], [actual], [np.ones((3, 2))], "start_logits", tolerance)
+    assert (stats.labels, stats.decided, stats.agreeing) == (3, 2, 2)
+
+
 @pytest.mark.parametrize(("decided", "other", "least", "enough"), [
     (29, 1, 0.97, True), (16, 1, 0.97, False), (1, 1, 0.97, False), (29, 2, 0.97, False), (200, 6, 0.97, True),
     (200, 7, 0.97, False), (1000, 1, 1.0, False), (0, 0, 0.97, True),

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -297,6 +298,23 @@ def test_windows_are_cut_only_where_the_length_is_known(tokens: int) -> None:
     torch.testing.assert_close(cut[kept], whole[kept], rtol=0, atol=2e-5)
     ranks = {node.meta["val"].dim() for node in free.graph.nodes if node.target is torch.ops.aten.softmax.int}
     assert ranks == {4}  # of a block it would be five
+
+
+@pytest.mark.parametrize("changes", [{}, {"classifier_pooling": "cls", "num_hidden_layers": 5}])
+@pytest.mark.parametrize("tokens", [32, 48, 96])
+def test_windows_are_shifted_where_there_are_whole_blocks(tokens: int, changes: dict[str, Any]) -> None:
+    """The last of five layers is local, and computed for the first token alone."""
+    config = replace(MODELS["modernbert"].config.tiny(), max_position_embeddings=100, **changes)
+    model = Model(MODELS["modernbert"], config, "sequence-classification" if changes else "base").random_init()
+    lively(model)
+    assert lowering.window_block(model) == 16
+    given = {name: value[:1] for name, value in batch(config.vocab_size, tokens=tokens).items()}
+    kept = given["attention_mask"] == 1
+    for before in (lowering.duplicate, lowering.first_token_only):
+        (told,), (want,) = (form(**given).values() for form in (lowering.shift_windows(before(model)), model))
+        pairs = (told, want) if changes else (told[kept], want[kept])
+        torch.testing.assert_close(*pairs, rtol=0, atol=2e-5)
+    assert lowering.window_block(Model(MODELS["bert"], MODELS["bert"].config.tiny(), "base")) == 0
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 15, 16, 17, 64, 65, 100])

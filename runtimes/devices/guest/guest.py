@@ -160,19 +160,28 @@ class _Executorch:
         form = "forward_half" if "forward_half" in sizes and "asimdhp" in machine().get("features", "") else "forward"
         # Of a file with a method for each length `forward_32` and its like; of another maker's, whatever it has.
         mine = {name: size for name, size in sizes.items() if name in (form, f"{form}_{size}")}
-        self.entry = nearest(mine or sizes, self._job["length"])
+        self._base = nearest(mine or sizes, self._job["length"])
         if "fixed_lengths" in self._metas:  # its methods take rows of their own length, and no shorter ones
-            self._job["length"] = sizes[self.entry]
+            self._job["length"] = sizes[self._base]
+        # Where local layers cost less in blocks, long texts have a method of their own.
+        told = self._module.run_method("long_texts", [])[0] if f"{form}_long" in sizes else "1,0"
+        first, last = map(int, told.split(","))
+        self._long, self._long_form = range(first, last + 1), f"{form}_long"
+        self.entry = self._method(self._job["length"] or sizes[self._base])
+
+    def _method(self, tokens: int) -> str:
+        return self._long_form if tokens in self._long else self._base
 
     def _specs(self, method: str) -> Specs:
         tensors = [self._metas[method].input_tensor_meta(i) for i in range(self._metas[method].num_inputs())]
         return [(f"input_{i}", SCALARS[tensor.dtype()], list(tensor.sizes())) for i, tensor in enumerate(tensors)]
 
     def inputs(self) -> Specs:
-        return self._specs(self.entry)
+        return self._specs(self._base)
 
     def run(self, row: Arrays) -> Arrays:
-        outputs = self._module.run_method(self.entry, [self._tensor(value) for value in row.values()])
+        method = self._method(length_of(value.shape for value in row.values()))
+        outputs = self._module.run_method(method, [self._tensor(value) for value in row.values()])
         return {f"output_{i}": o.numpy() if hasattr(o, "numpy") else np.asarray(o) for i, o in enumerate(outputs)}
 
 

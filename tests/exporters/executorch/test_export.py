@@ -13,12 +13,15 @@ from shared import shared
 from tiers import quick
 from tiny import expected, samples, sqnr, visible
 
+import edgebert
 from edgebert import lowering
 from edgebert.artifact import Artifact
+from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.errors import ConversionFailed, InputError, Unsupported
 from edgebert.exporters.executorch import export as exporter
 from edgebert.exporters.executorch import weights as numbers
 from edgebert.exporters.executorch.fx_rewrites import keep_groups_apart
+from edgebert.gate import golden
 from edgebert.models import MODELS, Model
 from edgebert.models.signature import INPUTS
 from edgebert.quantization.recipes import RECIPES, Recipe
@@ -305,6 +308,49 @@ def test_a_family_that_cuts_tokens_has_a_method_for_each_length(groups: int, tmp
         assert replace(session._contents, metadata={"fixed_lengths": note}).fixed == ()
     with pytest.raises(InputError, match="17 tokens"):
         session.run(batch(17) | {"token_type_ids": np.zeros((4, 17), np.int32)})
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("recipe", ["fp32", "w8a8-dynamic"])
+def test_long_texts_are_answered_in_blocks(recipe: str, tmp_path: Path) -> None:
+    """ModernBERT's, of 16 tokens here; the last block is filled up inside the file, whose other methods take all."""
+    model = visible("modernbert", "token-classification", max_position_embeddings=300)
+    artifact = exporter.export(model, RECIPES[recipe], (170,), tmp_path / "m.pte")
+    session = runtime.open(tmp_path / "m.pte")
+    methods, forms = session._contents.methods, ("forward", "forward_half")[: 1 + (recipe != "fp32")]
+    assert methods == (*forms, *(f"{form}_long" for form in forms))
+    assert "forward_long is quicker for 128 to 160 tokens" in artifact.notes
+    assert session._contents.method_for("forward", 127) == session._contents.method_for("forward", 161) == "forward"
+    for session._form in forms:
+        for tokens in (1, 127, 128, 129, 143, 144, 160, 161, 170):
+            inputs = batch(tokens) | {"token_type_ids": np.zeros((4, tokens), np.int32)}
+            assert (session._contents.method_for("forward", tokens) == "forward_long") == (128 <= tokens <= 160)
+            told, want = session.run(inputs)["logits"], expected(model, inputs)["logits"]
+            kept = inputs["attention_mask"] == 1
+            assert told.shape == want.shape
+            assert sqnr(want[kept], told[kept]) > (100 if recipe == "fp32" else 24)  # 120 and 29 seen
+    # One copy of the weights, which a file for shorter texts has too.
+    exporter.export(model, RECIPES[recipe], (120,), tmp_path / "short.pte")
+    short = runtime.open(tmp_path / "short.pte")
+    assert short._contents.methods == forms
+    assert {w.name: w.bytes for w in session.facts().weights if w.name.endswith(".weight")} == {
+        w.name: w.bytes for w in short.facts().weights if w.name.endswith(".weight")
+    }
+    for note in ("x", "0,8", "128", ",", "9" * 5000):  # of another maker's file
+        odd = replace(session._contents, metadata={**session._contents.metadata, "long_texts": note})
+        assert odd.method_for("forward", 130) == "forward"
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("lengths", "asked"), [((128,), [48, 128]), ((16, 200), [16, 200]), ((100,), [100])])
+def test_the_gate_asks_short_and_long_texts(lengths: tuple[int, ...], asked: list[int], tmp_path: Path) -> None:
+    model = visible("modernbert", "token-classification", max_position_embeddings=300)
+    source = Checkpoint(model, None, "here", {}, "random, seed 0", ())
+    made = edgebert.export(source, target="executorch", recipe="fp32", lengths=lengths, out=tmp_path / "out")
+    assert made.report is not None
+    assert made.report.passed
+    batches = golden.load(tmp_path / "out" / "golden.npz").batches
+    assert [batch.inputs["input_ids"].shape[1] for batch in batches] == asked
 
 
 @pytest.mark.parametrize("family", MODELS)

@@ -77,19 +77,17 @@ internal class Gate(
     /** An output of all rows at all lengths, where there is a token. */
     private fun equalsTorch(name: String, answers: List<List<Answers>>): Check {
         val error = Error()
-        var decided = 0
-        var agreeing = 0
+        val labels = mutableListOf<Pair<FloatArray, FloatArray>>()
         for ((batch, rows) in golden.batches.zip(answers)) {
             for (i in rows.indices) {
                 val (want, got) = kept(batch, name, i, rows[i].getValue(name))
                 error.add(want, got)
-                for ((one, other) in labels(batch, name, want, got)) {
-                    if (!isDecided(one)) continue
-                    decided++
-                    if (best(one) == best(other)) agreeing++
-                }
+                labels += labels(batch, name, want, got)
             }
         }
+        val clear = labels.filter { (one, _) -> isDecided(one, error.strength) }
+        val decided = clear.size
+        val agreeing = clear.count { (one, other) -> best(one) == best(other) }
         val enough = decided - agreeing <= Math.round(decided * (1 - tolerance.minLabelAgreement))
         val said = if (decided == 0) "" else ", $agreeing of $decided decided labels agree"
         val detail = "${decibels(error.sqnr)} from torch (at least ${decibels(tolerance.minSqnrDb)})$said"
@@ -131,11 +129,14 @@ internal class Gate(
         }
     }
 
-    /** Whether torch's lead over the second is more than twice the error that the tolerance allows. */
-    private fun isDecided(logits: FloatArray): Boolean {
+    /**
+     * Whether torch's lead over the second is more than twice the error that the tolerance allows: a share of the
+     * [whole] output's strength, or of these logits' own where that is more.
+     */
+    private fun isDecided(logits: FloatArray, whole: Double): Boolean {
         val (second, top) = logits.sorted().takeLast(2)
-        val allowed = sqrt(logits.sumOf { it.toDouble() * it } / logits.size) * 10.0.pow(-tolerance.minSqnrDb / 20)
-        return top - second > 2 * allowed
+        val strength = max(sqrt(logits.sumOf { it.toDouble() * it } / logits.size), whole)
+        return top - second > 2 * strength * 10.0.pow(-tolerance.minSqnrDb / 20)
     }
 
     private fun best(logits: FloatArray): Int = logits.indices.maxByOrNull { logits[it] } ?: 0
@@ -271,6 +272,9 @@ private class Error {
     }
 
     val sqnr: Double get() = decibel(signal, noise)
+
+    /** The root of the mean square of what was wanted. */
+    val strength: Double get() = sqrt(signal / max(count, 1))
 }
 
 /** Signal to noise; infinite where there is no noise, minus infinity where it is no number. */
