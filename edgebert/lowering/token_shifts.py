@@ -84,7 +84,7 @@ class ShiftedWindows(modernbert.Windows):
             tokens: how many, of whole blocks.
             reach: how far attention reaches.
             hidden: (W, 3 W), what a block adds to scores where all that it sees is padding.
-            shifts: for each width of channels, a step forth and a step back.
+            shifts: for each width of channels what gives the block before, and the one after.
         """
         super().__init__(tokens, reach, hidden)
         self.count, self.hidden, self.shifts = tokens // self.size, hidden, shifts
