@@ -27,7 +27,7 @@ from edgebert.exporters import BESIDE, EXPORTERS
 from edgebert.exporters.common import About, with_outputs
 from edgebert.exporters.provenance import origins
 from edgebert.exporters.tflite import mediapipe
-from edgebert.files import new_folder, peak_memory
+from edgebert.files import check_folder, new_folder, peak_memory
 from edgebert.gate import faithful, golden, half, parity, rounded, sensitivity, sentences
 from edgebert.gate.faithful import Made
 from edgebert.gate.golden import Golden
@@ -273,28 +273,27 @@ def export(
     task = known("task", task, TASKS) if task else None
     if command := EXPORTERS[target].missing() or RUNTIMES[target].missing():
         raise MissingDependency(f"target {target} is not installed: run {command}")
-    if phone is not None:
-        source = (
-            model
-            if isinstance(model, Checkpoint)
-            else load(model, task, random_init, random_head=random_head, prompt=prompt, ignore_config=ignore_config)
-        )
-        return _for_phone(
-            phone, source, target, lengths, progress, out=out, force=force, validate=validate,
-            calibration_file=calibration_file, keep_float=keep_float, min_delegated=min_delegated,
-            trim_vocab=trim_vocab, zip=zip, metadata=metadata,
-        )  # fmt: skip
     asked = Asked(
         target, how, task, random_init, lengths, tuple(keep_float), calibration_file, min_delegated, trim_vocab,
         random_head, prompt, tuple(ignore_config), metadata,
     )  # fmt: skip
     fitting, step = preflight(model, asked)
+    if phone is not None:  # before a model is counted
+        fastest.simulated(phone)
+        if out is not None:
+            check_folder(Path(out), force, bundle.MANIFEST)
     progress(step)
     source = (
         model
         if isinstance(model, Checkpoint)
         else load(model, task, random_init, random_head=random_head, prompt=prompt, ignore_config=ignore_config)
     )
+    if phone is not None:
+        return _for_phone(
+            phone, source, target, lengths, progress, out=out, force=force, validate=validate,
+            calibration_file=calibration_file, keep_float=keep_float, min_delegated=min_delegated,
+            trim_vocab=trim_vocab, zip=zip, metadata=metadata,
+        )  # fmt: skip
     if trim_vocab is not None:
         progress("trim the vocabulary")
         source = trim(source, Path(trim_vocab))

@@ -227,7 +227,7 @@ def new_folder(final: Path, force: bool, ours: str) -> Iterator[Path]:
         raise InputError(f"{final} is where a file system is mounted, so no folder moves there: choose one in it.")
     final.parent.mkdir(parents=True, exist_ok=True)
     with _workshop(final) as work:
-        _check_place(final, force, ours)
+        check_folder(final, force, ours)
         made = work / NEW
         made.mkdir()
         yield made
@@ -235,8 +235,8 @@ def new_folder(final: Path, force: bool, ours: str) -> Iterator[Path]:
             _place(made, final, force, ours)
 
 
-def _check_place(final: Path, force: bool, ours: str) -> None:
-    """Refuse what may not be replaced before any work."""
+def check_folder(final: Path, force: bool, ours: str) -> None:
+    """Refuse what `new_folder` would, before any work; see there for what it takes and raises."""
     if not os.path.lexists(final) or _is_empty(final):
         return
     if not _is_ours(final, ours):

@@ -33,7 +33,7 @@ def profile(arguments: argparse.Namespace, stop: Stop) -> int:
     with render.Steps(0, arguments.json, stop) as steps:
         steps("look at the files")
         found = measure(
-            arguments.files, arguments.device or ["host"], arguments.lengths, arguments.threads, arguments.runs,
+            arguments.files, arguments.device, arguments.lengths, arguments.threads, arguments.runs,
             arguments.per_op, arguments.extrapolate_layers, arguments.target, arguments.recipe, arguments.calibrate,
             arguments.shared, arguments.inputs, arguments.phone, steps,
         )  # fmt: skip

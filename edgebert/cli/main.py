@@ -343,7 +343,7 @@ def _add_profile(sub: argparse.ArgumentParser) -> None:
         help="say which of fp32, fp16 and 8 bits is the fastest on a simulated phone, layers extrapolated",
     )  # fmt: skip
     sub.add_argument("--target", default="tflite", help="of a preset with --extrapolate-layers (default: %(default)s)")
-    sub.add_argument("--recipe", default="w8a8-dynamic", help="of a preset as well (default: %(default)s)")
+    sub.add_argument("--recipe", help="of a preset as well (default: w8a8-dynamic)")
     sub.add_argument(
         "--from", action="append", default=[], dest="shared", metavar="FILE",
         help="show rows that the app on a phone shared, or that --json printed, beside (give it several times)",

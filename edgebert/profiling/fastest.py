@@ -10,6 +10,7 @@ from edgebert.errors import Unsupported
 from edgebert.profiling import extrapolate
 from edgebert.profiling.rows import Row
 from edgebert.profiling.subject import Progress, devices
+from edgebert.runtimes.devices.device import Device
 from edgebert.runtimes.devices.pixel.phones import PHONES
 
 # Those that lose little: 4 bits are asked for by whom size matters more.
@@ -38,6 +39,16 @@ class Choice:
         return f"{self.recipe} {self.ms:.3g} ms ({self.low_ms:.3g} to {self.high_ms:.3g})"
 
 
+def simulated(phone: str) -> list[Device]:
+    """A phone that counts instructions.
+
+    Raises:
+        InputError: there is none of that name.
+        MissingDependency: the simulation is not there.
+    """
+    return devices([known("phone", phone, PHONES)])
+
+
 def count(
     source: str | Path | Checkpoint, target: str, lengths: Sequence[int], phone: str, threads: int, progress: Progress
 ) -> list[Row]:
@@ -56,7 +67,7 @@ def count(
         Unsupported: the target takes none of the recipes.
         MissingDependency: the target's packages or the simulation are not there.
     """
-    opened = devices([known("phone", phone, PHONES)])
+    opened = simulated(phone)
     recipes = dict.fromkeys(asked_recipe(target, name) for name in CANDIDATES)
     rows: list[Row] = []
     for recipe in recipes:

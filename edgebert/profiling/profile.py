@@ -56,14 +56,14 @@ class Profile(Table):
 
 def profile(
     files: str | Path | Sequence[str | Path],
-    devices: str | Sequence[str] = ("host",),
+    devices: str | Sequence[str] | None = None,
     lengths: Sequence[int] = (),
     threads: int = 1,
     runs: int = 20,
     per_op: bool = False,
     extrapolate_layers: bool = False,
     target: str = "tflite",
-    recipe: str = "w8a8-dynamic",
+    recipe: str | None = None,
     calibrate: bool = False,
     shared: Sequence[str | Path] = (),
     inputs: str | Path | None = None,
@@ -76,13 +76,14 @@ def profile(
         files: one or several bundles and .tflite, .onnx or .pte files, whoever made them; with `extrapolate_layers`
             bundles, presets and checkpoints.
         devices: one or several names such as `host`, `pixel-4`, `adb`; see `edgebert.runtimes.devices.device_names`.
+            None is `host`.
         lengths: tokens; empty takes each of a bundle's lengths, and the shape that another file has (128 where free).
         threads: of the runtime.
         runs: that count, where a device measures.
         per_op: tell operators too, as the runtime's own profiler on this host does.
         extrapolate_layers: count one and two layers of a model on simulated devices and extend the line to all.
         target: what a preset or checkpoint is exported for, with `extrapolate_layers`.
-        recipe: the same.
+        recipe: the same; None is `w8a8-dynamic`.
         calibrate: simulate each phone that was measured as well, keep the ratio of the two times, and show both.
         shared: files of rows that were measured elsewhere, to stand beside (see `edgebert.profiling.told`).
         inputs: an `.npz` of inputs, by name or in order, in place of made-up ones.
@@ -96,17 +97,20 @@ def profile(
         Unsupported: a bundle is one that only Apple's devices run.
     """
     files = [files] if isinstance(files, str | Path) else files
-    devices = [devices] if isinstance(devices, str) else devices
     check_numbers(lengths, threads, runs)
     others = [row for path in shared for row in told.load(path)]
     if others and not (files or calibrate or per_op or extrapolate_layers):
         return Profile(ranked(others), [], [])
     if phone is not None:
-        if calibrate or per_op or inputs is not None:
-            raise InputError("--for counts layers on a simulated phone: leave --calibrate, --per-op and --inputs out.")
+        asked = {
+            "--device": devices is not None, "--recipe": recipe is not None, "--inputs": inputs is not None,
+            "--calibrate": calibrate, "--per-op": per_op, "--extrapolate-layers": extrapolate_layers,
+        }  # fmt: skip
+        if odd := [name for name, there in asked.items() if there]:
+            raise InputError(f"--for counts layers in each recipe on a simulated phone: leave {' and '.join(odd)} out.")
         counted = [row for one in files for row in fastest.count(one, target, lengths, phone, threads, progress)]
         return Profile(ranked([*counted, *others]), [], [])
-    opened = open_devices(devices)
+    opened = open_devices([devices] if isinstance(devices, str) else devices or ["host"])
     if not files:
         raise InputError("no file to profile: give a bundle's folder, or a .tflite, .onnx or .pte file.")
     if calibrate and (extrapolate_layers or PHONE not in {device.how for device in opened}):
@@ -116,7 +120,7 @@ def profile(
             raise InputError("--inputs are those of a whole file, and --extrapolate-layers makes its own.")
         if per_op:
             raise InputError("--per-op runs a whole file, and --extrapolate-layers none: ask for one of them.")
-        wholes = [extrapolate.whole(file, lengths, target, recipe) for file in files]
+        wholes = [extrapolate.whole(file, lengths, target, recipe or "w8a8-dynamic") for file in files]
         counted = [row for one in wholes for row in extrapolate.count(one, opened, threads, progress)]
         return Profile(ranked([*counted, *others]), [], [])
     given = None if inputs is None else npz(Path(inputs))

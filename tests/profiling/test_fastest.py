@@ -9,7 +9,7 @@ from reference import reference
 import edgebert
 from edgebert import api
 from edgebert.cli.main import main
-from edgebert.errors import InputError, ParityFailed
+from edgebert.errors import ParityFailed
 from edgebert.profiling import fastest
 from edgebert.runtimes import RUNTIMES
 from edgebert.runtimes.devices.pixel import sandbox
@@ -65,12 +65,37 @@ def test_a_profile_for_a_phone_counts_each_recipe_and_says_which_is_fastest(caps
     assert "--target onnx --for pixel-4" in out
     rows = edgebert.profile(tmp_path / "model", lengths=(8,), target="onnx", phone="pixel-4").flat()
     assert {row["recipe"] for row in rows} == {"fp32", "fp16", "w8a8-dynamic"}
-    with pytest.raises(InputError, match="leave --calibrate, --per-op and --inputs out"):
-        edgebert.profile(tmp_path / "model", phone="pixel-4", per_op=True)
 
 
-@pytest.mark.parametrize("more", [["--for", "pixel-44"], ["--for", "pixel-4", "--recipe", "fp16"]])
-def test_what_goes_with_no_phone_is_a_line(more: list[str], capsys: Any, tmp_path: Path) -> None:
-    assert main(["export", "--out", str(tmp_path / "bundle"), *more]) == 2
-    assert capsys.readouterr().err.startswith("edgebert: ")
-    assert not (tmp_path / "bundle").exists()
+REFUSED = {
+    "no such phone": (["export", "default", "--for", "pixel-44"], "pixel-44"),
+    "a recipe to export": (["export", "default", "--for", "pixel-4", "--recipe", "fp16"], "leave --recipe out"),
+    "a length": (["export", "default", "--for", "pixel-4", "--lengths", "9999"], "9999"),
+    "a place that is taken": (["export", "default", "--for", "pixel-4", "--out", "taken"], "holds no manifest.json"),
+    "another device": (["profile", "default", "--for", "pixel-4", "--device", "host"], "leave --device out"),
+    "a recipe to profile": (["profile", "default", "--for", "pixel-4", "--recipe", "fp16"], "leave --recipe out"),
+    "operators, and layers": (
+        ["profile", "default", "--for", "pixel-4", "--per-op", "--extrapolate-layers"],
+        "leave --per-op and --extrapolate-layers out",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_goes_with_no_phone_is_refused_before_anything_is_counted(
+    what: str, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("mine")
+
+    def counted(*given: Any, **more: Any) -> None:
+        raise AssertionError("a layer was counted")
+
+    monkeypatch.setattr(fastest.extrapolate, "count", counted)
+    arguments, said = REFUSED[what]
+    assert main(arguments) == 2
+    err = capsys.readouterr().err.strip()
+    assert err.splitlines()[-1].startswith("edgebert: ")
+    assert said in err
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken", "mine.txt"]
