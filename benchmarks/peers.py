@@ -4,8 +4,9 @@
                                [--devices pixel-4 ...] [--makers torch.onnx ...] [--rounds 20]
 
 The ecosystems' own ways start at transformers' `AutoModel` (the encoder with its pooler, ConvBERT's without), batch 1,
-128 tokens: torch.onnx with onnxruntime's `quantize_dynamic`, optimum-onnx, litert-torch with ai-edge-quantizer, and
-ExecuTorch's XNNPACK partitioner and quantizer. Weights are random, and the same on both sides. Each file is held to
+128 tokens: torch.onnx with onnxruntime's `quantize_dynamic`, also after its optimizer, or with its MatMulNBits,
+optimum-onnx, litert-torch with ai-edge-quantizer, also with LiteRT's metadata for half precision, and ExecuTorch's
+XNNPACK partitioner and quantizer. Weights are random, and the same on both sides. Each file is held to
 torch's float32 answers, on the simulated phone itself. On `host` a model's files of one runtime and precision are timed
 in turn, A B A B, on one core, and each is started in processes of its own, see `start.py`.
 
@@ -32,7 +33,7 @@ from edgebert.errors import EdgebertError
 from edgebert.profiling.subject import devices
 
 RUNTIMES = tuple(dict.fromkeys(how.runtime for how in MAKERS.values()))
-PHONES = ("pixel-4", "pixel-3")
+PHONES = ("pixel-4", "pixel-3", "pixel-8")
 STARTS = 7  # of each file, on the host
 Row = dict[str, Any]
 

@@ -3,7 +3,7 @@
     python benchmarks/peers_convert.py CHECKPOINT MAKER PRECISION FOLDER
 
 `peers.py` calls it for every file, in a process of its own: a converter that crashes ends no more than its file. The
-float file of a maker is made first and stays beside the others, which three of the four are made from.
+float file of a maker is made first and stays beside the others, which all but ExecuTorch's are made from.
 """
 
 import sys
@@ -105,6 +105,58 @@ def litert_torch(checkpoint: Path, precision: str, folder: Path) -> None:
     work.quantize().export_model(str(folder / f"{FILES[precision]}.tflite"))
 
 
+def litert_torch_half(checkpoint: Path, precision: str, folder: Path) -> None:
+    """`litert_torch`'s file, with the metadata by which LiteRT lets XNNPACK compute in half precision."""
+    litert_torch(checkpoint, precision, folder)
+    if precision == "int8":
+        import flatbuffers
+        from ai_edge_litert import schema_py_generated as schema
+
+        path = folder / "int8.tflite"
+        model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+        text = schema.BufferT()
+        text.data = b"fp16accfp16"
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = b"reduced_precision_support", len(model.buffers)
+        model.buffers, model.metadata = [*model.buffers, text], [*(model.metadata or []), entry]
+        builder = flatbuffers.Builder()
+        builder.Finish(model.Pack(builder), b"TFL3")
+        path.write_bytes(bytes(builder.Output()))
+
+
+def torch_onnx_optimized(checkpoint: Path, precision: str, folder: Path) -> None:
+    """`torch.onnx.export`, onnxruntime's own optimizer for transformers, then `quantize_dynamic`."""
+    if precision == "fp32":
+        import json
+
+        from onnxruntime.transformers.optimizer import optimize_model
+
+        convert(checkpoint, "onnx", "fp32", folder)
+        config = json.loads((checkpoint / "config.json").read_text())
+        path = str(folder / "model.onnx")
+        whole = optimize_model(
+            path, "bert", num_heads=config["num_attention_heads"], hidden_size=config["hidden_size"], opt_level=1
+        )
+        whole.save_model_to_file(path)
+    else:
+        torch_onnx(checkpoint, precision, folder)
+
+
+def matmul_nbits(checkpoint: Path, precision: str, folder: Path) -> None:
+    """`torch.onnx.export`, then onnxruntime's MatMulNBits: weights of 8 bits in blocks, inputs rounded as they come."""
+    if precision == "fp32":
+        convert(checkpoint, "onnx", "fp32", folder)
+    else:
+        import onnx
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+        work = MatMulNBitsQuantizer(
+            onnx.load(folder / "model.onnx"), bits=8, block_size=128, is_symmetric=True, accuracy_level=4
+        )
+        work.process()
+        work.model.save_model_to_file(str(folder / "int8.onnx"))
+
+
 def executorch(checkpoint: Path, precision: str, folder: Path) -> None:
     """XNNPACK's partitioner, for int8 after XNNPACKQuantizer: dynamic, a scale for each channel."""
     with tempfile.TemporaryDirectory(dir=folder) as made:
@@ -135,7 +187,10 @@ OPTIMUM = (
 )
 MAKERS = {
     "litert-torch": Maker("tflite", ".tflite", ("fp32", "int8", "fp16"), litert_torch),
+    "litert-torch, half": Maker("tflite", ".tflite", ("int8",), litert_torch_half),
     "torch.onnx": Maker("onnx", ".onnx", ("fp32", "int8"), torch_onnx),
+    "torch.onnx, optimized": Maker("onnx", ".onnx", ("int8",), torch_onnx_optimized),
+    "MatMulNBits": Maker("onnx", ".onnx", ("int8",), matmul_nbits),
     "optimum-onnx": Maker("onnx", ".onnx", ("fp32", "int8"), optimum_onnx, "optimum", OPTIMUM),
     "executorch": Maker("executorch", ".pte", ("fp32", "int8"), executorch),
 }

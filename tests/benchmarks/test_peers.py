@@ -48,8 +48,9 @@ def test_each_group_has_edgeberts_file_and_every_peer_that_makes_the_precision()
     found = [(cell["precision"], cell["runtime"], cell["maker"]) for cell in peers.cells(asked)]
     assert found == [
         ("fp16", "tflite", "edgebert"), ("fp16", "tflite", "litert-torch"),
-        ("int8", "tflite", "edgebert"), ("int8", "tflite", "litert-torch"),
-        ("int8", "onnx", "edgebert"), ("int8", "onnx", "torch.onnx"), ("int8", "onnx", "optimum-onnx"),
+        ("int8", "tflite", "edgebert"), ("int8", "tflite", "litert-torch"), ("int8", "tflite", "litert-torch, half"),
+        ("int8", "onnx", "edgebert"), ("int8", "onnx", "torch.onnx"), ("int8", "onnx", "torch.onnx, optimized"),
+        ("int8", "onnx", "MatMulNBits"), ("int8", "onnx", "optimum-onnx"),
         ("int8", "executorch", "edgebert"), ("int8", "executorch", "executorch"),
     ]  # fmt: skip
 
