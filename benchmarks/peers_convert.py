@@ -110,10 +110,15 @@ def litert_torch_half(checkpoint: Path, precision: str, folder: Path) -> None:
     litert_torch(checkpoint, precision, folder)
     if precision == "int8":
         import flatbuffers
+        import numpy as np
         from ai_edge_litert import schema_py_generated as schema
 
         path = folder / "int8.tflite"
-        model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+        content = path.read_bytes()
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        for one in model.buffers:  # those behind the flatbuffer come into it
+            if one.offset > 1:
+                one.data, one.offset, one.size = np.frombuffer(content, np.uint8, one.size, one.offset), 0, 0
         text = schema.BufferT()
         text.data = b"fp16accfp16"
         entry = schema.MetadataT()
