@@ -83,8 +83,14 @@ def count(job: Job, phone: phones.Phone, timeout: float | None = None) -> Counts
 
     Raises:
         MissingDependency: the sandbox is not there, or lacks the runtime.
-        InputError: the file cannot be run as asked, or the runtime crashed on it.
+        InputError: the file cannot be run as asked, or the runtime crashed on it, or has no build for that core.
     """
+    core = phones.CORES[phone.prime.core]
+    if job.runtime == "executorch" and not core.features:
+        raise InputError(
+            f"{phone.name}: ExecuTorch comes with torch's libraries for Linux, which end at an Armv8.0 core such as "
+            f"its {phone.prime.core}: take a .tflite or .onnx file, or a Pixel 3 or later."
+        )
     box = sandbox.open(job.runtime)
     with tempfile.TemporaryDirectory(prefix="edgebert-") as made:
         work = Path(made)

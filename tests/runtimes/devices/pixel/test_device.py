@@ -150,6 +150,14 @@ def test_executorch_runs_on_the_phone_without_torchs_python_side(tmp_path: Path)
     assert counts.guest["versions"]["executorch"]
 
 
+@pytest.mark.parametrize("name", ["pixel", "pixel-2"])
+def test_a_core_that_torchs_libraries_end_at_is_told_before_they_do(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "m.pte"
+    path.write_bytes(b"a file")
+    with pytest.raises(InputError, match=r"Armv8\.0 core such as its .*: take a \.tflite or \.onnx file"):
+        phone(name).measure(Job(path))
+
+
 @simulated
 def test_a_broken_file_is_told_from_a_broken_sandbox(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"nothing")
