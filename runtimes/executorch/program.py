@@ -29,7 +29,7 @@ FLOAT, HALF = "forward", "forward_half"
 # The note that tells the lengths then, `32,128`.
 FIXED_LENGTHS = "fixed_lengths"
 # Where local layers cost less in blocks there are `forward_long` and `forward_half_long` for long texts too, and this
-# note tells which those are, `384,2048` tokens: `forward` takes them as well.
+# note tells which those are, `512,2048` tokens: `forward` takes them as well.
 LONG_TEXTS, LONG = "long_texts", "_long"
 # ExecuTorch's scalar types, by the schema's names.
 DTYPES = {
