@@ -282,6 +282,7 @@ def export(
         fastest.simulated(phone)
         if out is not None:
             check_folder(Path(out), force, bundle.MANIFEST)
+        step = "load the model"  # in which recipe is to be seen
     progress(step)
     source = (
         model

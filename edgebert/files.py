@@ -236,7 +236,8 @@ def new_folder(final: Path, force: bool, ours: str) -> Iterator[Path]:
 
 
 def check_folder(final: Path, force: bool, ours: str) -> None:
-    """Refuse what `new_folder` would, before any work; see there for what it takes and raises."""
+    """Refuse what `new_folder` may not replace, before any work; see there for what it takes and raises."""
+    final = Path(os.path.realpath(final))
     if not os.path.lexists(final) or _is_empty(final):
         return
     if not _is_ours(final, ours):

@@ -125,6 +125,19 @@ def appear_ours(final: Path) -> None:
 APPEARED = [(appear, force) for appear in (appear_file, appear_folder, appear_link) for force in (False, True)]
 
 
+def test_a_place_is_looked_at_as_it_is_written_to(tmp_path: Path) -> None:
+    """Beforehand too a link is followed."""
+    with new_folder(tmp_path / "out", False, "mark") as made:
+        (made / "mark").write_text("ours")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for place in ("out", "link"):
+        files.check_folder(tmp_path / place, True, "mark")
+        with pytest.raises(InputError, match="out exists already"):
+            files.check_folder(tmp_path / place, False, "mark")
+        with pytest.raises(InputError, match="holds no other"):
+            files.check_folder(tmp_path / place, True, "other")
+
+
 @pytest.mark.parametrize(("appear", "force"), [*APPEARED, (appear_ours, False)])
 def test_what_appears_meanwhile_is_left_alone_and_the_new_folder_kept(
     tmp_path: Path, appear: object, force: bool

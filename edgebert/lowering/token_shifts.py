@@ -130,7 +130,7 @@ def shift_windows(model: Model) -> Model:
     lowered = duplicate(model)
     for _, encoder in matched(lowered, "shift_windows", (modernbert.ModernBertEncoder,)):
         near = modernbert.block_mask(encoder.reach, torch.float32)
-        size, width = len(near), encoder.rotary.cos.shape[1]
+        size, width = modernbert.block_size(encoder.reach), encoder.rotary.cos.shape[1]
         encoder.__class__ = ShiftedWindowsEncoder  # the same parts, another order of work
         encoder.near = near + MASKED
         encoder.shifts = nn.ModuleDict({

@@ -4,13 +4,13 @@ import torch
 
 from edgebert.lowering.rewrite import duplicate, matched
 from edgebert.models.family import Model
-from edgebert.models.modernbert import ModernBertEncoder, block_mask, worth_cutting
+from edgebert.models.modernbert import ModernBertEncoder, block_mask, block_size, worth_cutting
 
 
 def window_block(model: Model) -> int:
     """Tokens of the blocks that local layers may be parted into; 0 for a model without such layers."""
     encoder = model.encoder
-    return len(block_mask(encoder.reach, torch.float32)) if isinstance(encoder, ModernBertEncoder) else 0
+    return block_size(encoder.reach) if isinstance(encoder, ModernBertEncoder) else 0
 
 
 def cut_windows(model: Model, longest: int) -> Model:

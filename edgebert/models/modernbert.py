@@ -143,14 +143,19 @@ def neighbours(x: Tensor) -> Tensor:
     return torch.cat([x[:, :, :-2], x[:, :, 1:-1], x[:, :, 2:]], dim=3)
 
 
+def block_size(reach: int) -> int:
+    """Tokens of a block, W, where attention reaches so far."""
+    return max(reach, BLOCK)
+
+
 def worth_cutting(tokens: int, reach: int) -> bool:
     """Whether a sequence is so much longer than what a token sees that blocks of it are less work."""
-    return tokens > BLOCKS * max(reach, BLOCK)
+    return tokens > BLOCKS * block_size(reach)
 
 
 def block_mask(reach: int, dtype: torch.dtype) -> Tensor:
     """A finite (W, 3 W) term for the scores of a block that hides from each token those further away than `reach`."""
-    size = max(reach, BLOCK)
+    size = block_size(reach)
     return band_mask(3 * size, reach, dtype)[size : 2 * size]
 
 
@@ -163,7 +168,7 @@ class Windows:
 
     def __init__(self, tokens: int, reach: int, near: Tensor | None = None) -> None:
         """Cut `tokens`; a number of them that is only known at run time, to a tracer, is left whole without `near`."""
-        self.tokens, self.reach, self.size = tokens, reach, max(reach, BLOCK)
+        self.tokens, self.reach, self.size = tokens, reach, block_size(reach)
         self.cut = near is not None or (type(tokens) is int and worth_cutting(tokens, reach))
         # Where the number is not known there is a block more: a tracer makes a constant of what may be one.
         self.count = tokens // self.size + 2 if near is not None else -(-tokens // self.size) if self.cut else 0

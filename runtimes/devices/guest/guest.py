@@ -164,7 +164,7 @@ class _Executorch:
         if "fixed_lengths" in self._metas:  # its methods take rows of their own length, and no shorter ones
             self._job["length"] = sizes[self._base]
         # Where local layers cost less in blocks, long texts have a method of their own.
-        told = self._module.run_method("long_texts", [])[0] if f"{form}_long" in sizes else "1,0"
+        told = self._module.run_method("long_texts", [])[0] if "long_texts" in self._metas else "1,0"
         first, last = map(int, told.split(","))
         self._long, self._long_form = range(first, last + 1), f"{form}_long"
         self.entry = self._method(self._job["length"] or sizes[self._base])
