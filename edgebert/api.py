@@ -28,7 +28,7 @@ from edgebert.exporters.common import About, with_outputs
 from edgebert.exporters.provenance import origins
 from edgebert.exporters.tflite import mediapipe
 from edgebert.files import check_folder, new_folder, peak_memory
-from edgebert.gate import faithful, golden, half, parity, rounded, sensitivity, sentences
+from edgebert.gate import faithful, golden, half, packing, parity, rounded, sensitivity, sentences
 from edgebert.gate.faithful import Made
 from edgebert.gate.golden import Golden
 from edgebert.gate.half import Half
@@ -47,7 +47,7 @@ from edgebert.quantization.samples import load_samples
 from edgebert.report import Report, Tolerance
 from edgebert.results import Table, megabytes
 from edgebert.runtimes import RUNTIMES, SUFFIXES
-from edgebert.runtimes.session import Facts
+from edgebert.runtimes.session import Facts, Packing
 
 __all__ = [
     "Exported", "Inspected", "Models", "Profile", "diff", "export", "inspect", "list_models", "load", "make_app",
@@ -539,10 +539,13 @@ def _gate(opened: Bundle, run: Run, due: Tolerance) -> Report:
     """Run the gate on a bundle, through the very session that an app's answers come from."""
     answers = golden.load(opened.folder / bundle.GOLDEN)
     report = parity.gate(answers, run, due, opened.manifest.padding_invariant, opened.manifest.vocab_size)
-    if opened.tokenizer is None or bundle.SENTENCES not in opened.manifest.files:
-        return report
-    told = sentences.check(sentences.load(opened.folder / bundle.SENTENCES), opened.tokenizer)
-    return replace(report, checks=(*report.checks, told))
+    session, further = opened.session, []
+    if isinstance(session, Packing) and session.packed:
+        skipped = opened.manifest.config["pooling"]["skipped"]
+        further.append(packing.check(answers, session.packed, skipped, session.run_packed, due))
+    if opened.tokenizer is not None and bundle.SENTENCES in opened.manifest.files:
+        further.append(sentences.check(sentences.load(opened.folder / bundle.SENTENCES), opened.tokenizer))
+    return replace(report, checks=(*report.checks, *further))
 
 
 def _once(run: Run) -> Run:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -130,6 +130,8 @@ class Facts:
         seal: `whole` where the bytes are those that edgebert sealed, `edited` where they are not, None without a seal.
         rows: input whose numbers are rows of a table to how many the smallest such table has; of a .pte file, whose
             inputs have no names, `input_0` and so on.
+        packed: tokens of a row that takes several texts, and how many it has room for; None where the file has no such
+            entry point.
     """
 
     runtime: str
@@ -144,6 +146,7 @@ class Facts:
     delegation: Delegation | None = None
     seal: str | None = None
     rows: dict[str, int] = field(default_factory=dict)
+    packed: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"Facts({self.runtime}, {self.file_bytes / 1e6:.1f} MB, {self.nodes} nodes)"
@@ -170,6 +173,17 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Let the file go; the session is not to be used afterwards."""
+        ...
+
+
+@runtime_checkable
+class Packing(Session, Protocol):
+    """An open file which may take rows of several texts."""
+
+    packed: tuple[int, int] | None  # as in `Facts`
+
+    def run_packed(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Answer rows (R, T) of ids and of texts' numbers, int32, with vectors (R, S, D) float32."""
         ...
 
 

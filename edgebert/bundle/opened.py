@@ -14,6 +14,7 @@ from edgebert import bundle
 from edgebert.answers import classes, entities, pieces, spans
 from edgebert.answers.reading import Reading
 from edgebert.answers.vectors import similarity
+from edgebert.bundle import many
 from edgebert.bundle.generate import Generated, greedy
 from edgebert.bundle.manifest import Manifest
 from edgebert.errors import InputError, MissingDependency
@@ -93,6 +94,8 @@ class Bundle:
         if not isinstance(text, str):
             if pairs:
                 raise InputError("a list of texts holds the second texts too: pass (text, pair) in it.")
+            if self.manifest.task == "sentence-embedding" and all(isinstance(one, str) for one in text):
+                return self.embed([str(one) for one in text])
             return [self.predict(*((one,) if isinstance(one, str) else one)) for one in text]
         task = self.manifest.task
         least, most = {"question-answering": (1, 1), "multiple-choice": (2, 1 << 30)}.get(task, (0, 1))
@@ -165,11 +168,32 @@ class Bundle:
         states = outputs["last_hidden_state"][0, : len(encoding.ids)]
         return {"shape": list(states.shape), "mean": states.mean(0).tolist()} | told
 
-    def embed(self, text: str) -> dict[str, Any]:
-        """A text as one vector: `embedding`. The prompt that the model was exported with stands before it."""
+    @overload
+    def embed(self, text: str) -> dict[str, Any]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def embed(self, text: Sequence[str]) -> list[dict[str, Any]]: ...
+
+    def embed(self, text: str | Sequence[str]) -> dict[str, Any] | list[dict[str, Any]]:
+        """A text as one vector: `embedding`. The prompt that the model was exported with stands before it.
+
+        Of a list of texts a list of answers, each as if it were asked alone. A file of fixed lengths answers several
+        short ones in a row, which takes less time than one after the other; see `edgebert.bundle.many`.
+
+        Raises:
+            InputError: the bundle has no tokenizer, is for another task, or a text has no words.
+        """
         self._only("sentence-embedding")
-        vectors, told = self._vectors(text)
-        return {"embedding": vectors[0].tolist()} | told
+        if isinstance(text, str):
+            vectors, told = self._vectors(text)
+            return {"embedding": vectors[0].tolist()} | told
+        encoded, tells = self._encoded([(one, None) for one in self._prompted(*text)], bool(self._prompt))
+        for encoding in encoded:
+            check_ids({"input_ids": np.array(encoding.ids)}, self.manifest.vocab_size)
+        found = many.vectors(
+            encoded, self.session, self.manifest.lengths, lambda one: self._run([one])["sentence_embedding"][0]
+        )
+        return [{"embedding": vector.tolist()} | told for vector, told in zip(found, tells, strict=True)]
 
     def similarity(self, text: str, other: str) -> dict[str, Any]:
         """How alike two texts are, by the model's own measure; see `edgebert.answers.vectors`."""
@@ -179,11 +203,19 @@ class Bundle:
 
     def _vectors(self, *texts: str) -> tuple[np.ndarray, dict[str, Any]]:
         """Vectors (B, D) of texts, and what an answer tells of them."""
-        words, prompt = self._words(), self.manifest.config["pooling"]["prompt"]
-        for text in texts if prompt else ():  # a prompt has words of its own
-            _check_words(words.encode(text), text)
-        _, outputs, told = self._ask([(prompt + text, None) for text in texts], empty=bool(prompt))
+        _, outputs, told = self._ask([(text, None) for text in self._prompted(*texts)], empty=bool(self._prompt))
         return outputs["sentence_embedding"], told
+
+    @property
+    def _prompt(self) -> str:
+        """What the model was exported to have before each text."""
+        return str(self.manifest.config["pooling"]["prompt"])
+
+    def _prompted(self, *texts: str) -> list[str]:
+        """Texts with the prompt before them; one without words is refused, for a prompt has words of its own."""
+        for text in texts if self._prompt else ():
+            _check_words(self._words().encode(text), text)
+        return [self._prompt + text for text in texts]
 
     def _embed(self, text: str, other: str | None = None) -> dict[str, Any]:
         return self.embed(text) if other is None else self.similarity(text, other)
@@ -211,13 +243,24 @@ class Bundle:
         Returns:
             The texts as they were run, the outputs, and what an answer tells of its text.
         """
+        encodings, tells = self._encoded(texts, empty)
+        longest = max(tells, key=lambda told: int(told["token_count"]))
+        return encodings, self._run(encodings), longest
+
+    def _encoded(
+        self, texts: Sequence[tuple[str, str | None]], empty: bool
+    ) -> tuple[list[Encoding], list[dict[str, Any]]]:
+        """Texts and pairs as they are run, and what an answer tells of each; see `_ask`."""
         words, longest = self._words(), self.manifest.lengths[-1]
-        whole = [words.encode(text, pair) for text, pair in texts]
-        for encoding, parts in zip(whole, texts, strict=True) if not empty else ():
-            _check_words(encoding, *(part for part in parts if part is not None))
-        given = max(len(encoding.ids) for encoding in whole)
-        cut = whole if given <= longest else [words.encode(text, pair, longest) for text, pair in texts]
-        return cut, self._run(cut), {"truncated": given > longest, "token_count": given}
+        encodings, tells = [], []
+        for text, pair in texts:
+            encoding = words.encode(text, pair)
+            if not empty:
+                _check_words(encoding, *(part for part in (text, pair) if part is not None))
+            given = len(encoding.ids)
+            encodings.append(encoding if given <= longest else words.encode(text, pair, longest))
+            tells.append({"truncated": given > longest, "token_count": given})
+        return encodings, tells
 
     def _run(self, encodings: Sequence[Encoding]) -> Arrays:
         """The outputs of encoded texts, none of them too long."""

@@ -1,5 +1,7 @@
 """The last layer, computed only for the token that the head reads."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,17 +11,26 @@ from edgebert.models.family import Model, executed, parted
 from edgebert.models.layers import Rotary
 
 
-def _first_row(mask: Tensor) -> Tensor:
-    """Of a mask for each token, (B, 1 or H, T, T), the first token's; one for all, (B, 1, 1, T), as it is."""
-    return mask[:, :, :1] if mask.shape[2] > 1 else mask
+def _first(x: Tensor, firsts: Tensor | None) -> Tensor:
+    """The first token of (B, T, C), or the first of each of S texts, (B, S, C); see `packed.py`."""
+    return x[:, :1] if firsts is None else firsts @ x
+
+
+def _first_row(mask: Tensor, firsts: Tensor | None = None) -> Tensor:
+    """Of a mask for each token, (B, 1 or H, T, T), the same tokens'; one for all, (B, 1, 1, T), as it is."""
+    if mask.shape[2] == 1:
+        return mask
+    return mask[:, :, :1] if firsts is None else firsts[:, None] @ mask
 
 
 class FirstTokenLayer(bert.Layer):
-    """BERT's layer that answers for the first token alone."""
+    """BERT's layer that answers for the first token alone, or each of `firsts`, (B, S, T) with a 1 in each row."""
+
+    firsts: Tensor | None
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map (B, T, C) to (B, 1, C)."""
-        return self.answer(x[:, :1], x, _first_row(mask))
+        """Map (B, T, C) to (B, 1, C), or (B, S, C)."""
+        return self.answer(_first(x, self.firsts), x, _first_row(mask, self.firsts))
 
 
 class FirstTokenConvBertLayer(convbert.Layer):
@@ -71,38 +82,46 @@ class FirstTokenModernBertAttention(nn.Module):
             for rows in (slice(width), slice(width, None))
         )
 
-    def forward(self, x: Tensor, mask: Tensor, rotary: Rotary, windows: modernbert.Windows | None) -> Tensor:
-        """Attend from the first token of (B, T, C); `mask` is added to the scores of all pairs or of `windows`."""
+    def forward(
+        self, asking: Tensor, x: Tensor, mask: Tensor, rotary: Rotary, windows: modernbert.Windows | None
+    ) -> Tensor:
+        """Attend from first tokens, (B, A, C), to (B, T, C) or its first window; `mask` is added to their scores."""
         batch, _, width = x.shape
         split = (batch, -1, self.n_heads, width // self.n_heads)
-        query = self.query(x[:, :1]).reshape(split).transpose(1, 2)  # (B, H, 1, D)
+        query = self.query(asking).reshape(split).transpose(1, 2)  # (B, H, A, D)
         key, value = (part.reshape(split).transpose(1, 2) for part in self.key_value(x).chunk(2, dim=-1))
         key = rotary(key)
         if windows is not None:
             key, value = (windows.first(windows.around(part)) for part in (key, value))  # (B, H, 3 W, D)
-            mask = windows.first(mask)
         scores = query @ key.transpose(-1, -2)
         if self.scale != 1.0:
             scores = scores / self.scale
-        context = torch.softmax(scores + _first_row(mask), dim=-1) @ value  # (B, H, 1, D)
-        out: Tensor = self.out(context.transpose(1, 2).reshape(batch, 1, width))
+        context = torch.softmax(scores + mask, dim=-1) @ value  # (B, H, A, D)
+        out: Tensor = self.out(context.transpose(1, 2).reshape(batch, -1, width))
         return out
 
 
 class FirstTokenModernBertLayer(modernbert.Layer):
-    """ModernBERT's layer that answers for the first token alone."""
+    """ModernBERT's layer that answers for the first token alone, or each of `firsts`, (B, S, T), that are not cut."""
+
+    firsts: Tensor | None
 
     def forward(self, x: Tensor, mask: Tensor, rotary: Rotary, windows: modernbert.Windows | None) -> Tensor:
-        """Map (B, T, C) to (B, 1, C)."""
-        return self.answer(x[:, :1], self.attention(self.attention_norm(x), mask, rotary, windows))
+        """Map (B, T, C) to (B, 1, C), or (B, S, C)."""
+        normed = self.attention_norm(x)
+        seen = _first_row(mask if windows is None else windows.first(mask), self.firsts)
+        attended = self.attention(_first(normed, self.firsts), normed, seen, rotary, windows)
+        return self.answer(_first(x, self.firsts), attended)
 
 
 class FirstTokenNomicBertLayer(nomic_bert.Layer):
-    """Nomic BERT's layer that answers for the first token alone."""
+    """Nomic BERT's layer that answers for the first token alone, or each of `firsts`, (B, S, T)."""
+
+    firsts: Tensor | None
 
     def forward(self, x: Tensor, mask: Tensor, rotary: Rotary) -> Tensor:
-        """Map (B, T, C) to (B, 1, C)."""
-        return self.answer(x[:, :1], x, mask, rotary)
+        """Map (B, T, C) to (B, 1, C), or (B, S, C)."""
+        return self.answer(_first(x, self.firsts), x, _first_row(mask, self.firsts), rotary)
 
 
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
@@ -145,6 +164,26 @@ def first_token_only(model: Model) -> Model:
     last = parted(lowered.encoder) if reads_first(lowered.head) and known and not alone else None
     for _, layer in matched(lowered, "first_token_only", FORMS, lambda layer: layer is last):
         layer.__class__ = FORMS[type(layer)]  # the same parts, for fewer tokens
+        layer.register_buffer("firsts", None, persistent=False)
         if isinstance(layer, FirstTokenModernBertLayer):
             layer.add_module("attention", FirstTokenModernBertAttention(layer.attention))
     return lowered.eval()
+
+
+def answer_firsts(encoder: nn.Module, firsts: Tensor) -> list[str]:
+    """Let a last layer that answers for the first token alone answer for the first one of each text in a row.
+
+    Args:
+        encoder: its own; one whose distances are those of the first token answers for all tokens again.
+        firsts: of the shape (B, S, T) that is to come.
+
+    Returns:
+        The name of the buffer that says which; none where the layer answers for all tokens.
+    """
+    last: Any = executed(encoder)[-1]
+    if isinstance(last, FirstTokenDebertaV2Layer):
+        last.__class__ = deberta_v2.Layer
+    if type(last) not in FORMS.values():
+        return []
+    last.register_buffer("firsts", firsts, persistent=False)
+    return [f"{name}.firsts" for name, module in encoder.named_modules() if module is last]

@@ -30,11 +30,14 @@ class SingleQueryAttention(nn.Module):
         # (H, D, I): a head's outputs, the inputs of its group
         heads = key.detach().reshape(attention.n_heads, -1, key.shape[1])
         scale = 1.0 if isinstance(attention, ScaledKeysAttention) else 1 / math.sqrt(heads.shape[1])
+        self.n_heads = attention.n_heads
         self.key = grouped(derived((heads.transpose(1, 2) * scale).flatten(0, 1), key), None, attention.n_heads)
         self.value = grouped(value, bias, attention.n_heads)
 
     def forward(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
         """Attend from one token `queries` (B, 1, C) to (B, T, C); `mask`, (B, 1 or H, 1, T), is added to the scores."""
+        if queries.shape[1] > 1:
+            return self.from_several(queries, x, mask)
         inputs = split(x, self.key_groups)
         sought = self.key(self.query(queries))  # (B, 1, H I)
         sought = sought.reshape(x.shape[0], self.key_groups, -1, inputs.shape[-1])  # (B, G, H / G, I)
@@ -45,11 +48,35 @@ class SingleQueryAttention(nn.Module):
         out: Tensor = self.out(self.value(seen.reshape(x.shape[0], 1, -1)))
         return out
 
+    def from_several(self, queries: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Attend from the first tokens of S texts in a row, (B, S, C), with a mask (B, 1 or H, S, T)."""
+        batch, asked, _ = queries.shape
+        inputs = split(x, self.key_groups)
+        sought = self.key(self.query(queries)).reshape(batch, asked, self.n_heads, -1)  # (B, S, H, I)
+        terms = mask.transpose(1, 2).expand(-1, -1, self.n_heads, -1)
+        scores = by_group(sought, self.key_groups) @ inputs.transpose(-1, -2) + by_group(terms, self.key_groups)
+        weights = by_head(torch.softmax(scores, dim=-1), asked)  # (B, S, H, T)
+        seen = by_head(by_group(weights, self.value_groups) @ split(x, self.value_groups), asked)
+        out: Tensor = self.out(self.value(seen.flatten(2)))
+        return out
+
 
 def split(x: Tensor, groups: int) -> Tensor:
     """Part the channels of (B, T, C) into groups, (B, G, T, C / G)."""
     batch, tokens, width = x.shape
     return x.reshape(batch, tokens, groups, width // groups).transpose(1, 2)
+
+
+def by_group(x: Tensor, groups: int) -> Tensor:
+    """Join what heads of a group have of S tokens, (B, S, H, I), as (B, G, S H / G, I)."""
+    batch, asked, heads, width = x.shape
+    return x.reshape(batch, asked, groups, heads // groups, width).transpose(1, 2).flatten(2, 3)
+
+
+def by_head(x: Tensor, asked: int) -> Tensor:
+    """What `by_group` joined, (B, G, S H / G, I), as it was, (B, S, H, I)."""
+    batch, groups, joined, width = x.shape
+    return x.reshape(batch, groups, asked, joined // asked, width).transpose(1, 2).flatten(2, 3)
 
 
 def query_inputs(model: Model, grouped: GroupedForm) -> Model:

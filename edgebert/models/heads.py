@@ -315,10 +315,14 @@ class SentenceEmbedding(nn.Module):
         return (torch.softmax(scores, dim=-1) @ hidden)[:, 0]
 
     def scores(self, mode: str, attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """(B, 1, T): 0 for tokens that count and far less for others; for `last` more from token to token."""
-        tokens = attention_mask.shape[1]
+        """(B, 1, T): 0 for tokens that count and far less for others; for `last` more from token to token.
+
+        Of a mask (B, S, T) for each of S texts in a row it is (B, S, T).
+        """
+        tokens = attention_mask.shape[-1]
         if mode == "last":
-            return (self.get_buffer("place")[:tokens] * attention_mask.to(dtype))[:, None]
+            scores = self.get_buffer("place")[:tokens] * attention_mask.to(dtype)
+            return scores[:, None] if scores.dim() == 2 else scores
         scores = additive_mask(attention_mask, dtype)[:, 0]
         return scores + self.get_buffer("prompt")[:tokens] if self.pooling.skipped else scores
 

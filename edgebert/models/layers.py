@@ -39,8 +39,12 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 def additive_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn a (B, T) mask of 1 for tokens and 0 for padding into a finite (B, 1, 1, T) term for attention scores."""
-    return ((1.0 - attention_mask.to(dtype)) * MASKED)[:, None, None, :]
+    """Turn a (B, T) mask of 1 for tokens and 0 for padding into a finite (B, 1, 1, T) term for attention scores.
+
+    One of (B, A, T), which says for each of A tokens what it sees, becomes (B, 1, A, T).
+    """
+    hidden = (1.0 - attention_mask.to(dtype)) * MASKED
+    return hidden[:, None] if hidden.dim() == 3 else hidden[:, None, None, :]
 
 
 def causal_mask(tokens: int, dtype: torch.dtype) -> Tensor:

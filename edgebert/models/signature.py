@@ -11,6 +11,9 @@ Arrays = dict[str, np.ndarray]
 # int32 (B, T) each.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
+# Of a row (1, T) of several texts, int32: the second has the number of each token's text, from 1 on; 0 is padding.
+PACKED_INPUTS = ("input_ids", "segment_ids")
+
 
 def has_token_axis(name: str, rank: int) -> bool:
     """Whether axis 1 of an output runs over tokens: the task's names and ranks tell (see models/heads.py)."""

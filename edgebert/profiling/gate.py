@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from edgebert.bundle import proof
 from edgebert.bundle.manifest import Manifest
 from edgebert.catalog import check_pair
 from edgebert.errors import InputError
-from edgebert.gate import golden, half, parity
+from edgebert.gate import golden, half, packing, parity
 from edgebert.models.signature import INPUTS, Arrays, has_token_axis
 from edgebert.profiling.subject import Progress, devices, subject
 from edgebert.report import Report
@@ -53,7 +54,20 @@ def validate(folder: Path, name: str, progress: Progress = lambda step: None) ->
         tolerance = min(parity.TOLERANCES[pair], held, key=lambda one: one.min_sqnr_db)
     else:
         tolerance = half.due(*pair, held)
-    return parity.gate(answers, run, tolerance, manifest.padding_invariant, manifest.vocab_size)
+    report = parity.gate(answers, run, tolerance, manifest.padding_invariant, manifest.vocab_size)
+    shape = RUNTIMES[manifest.target].facts(folder / manifest.model_file).packed
+    if shape is None:
+        return report
+
+    def run_packed(rows: Arrays) -> np.ndarray:
+        count = len(rows[INPUTS[0]])
+        progress(f"{count} rows of several texts on {device.name}")
+        (told,) = _measure(folder, manifest, device, rows, shape[0]).values()
+        return told.reshape(count, shape[1], -1)
+
+    skipped = manifest.config["pooling"]["skipped"]
+    several = packing.check(answers, shape, skipped, run_packed, tolerance)
+    return replace(report, checks=(*report.checks, several))
 
 
 def _key(inputs: Mapping[str, np.ndarray]) -> tuple[bytes, ...]:
@@ -66,20 +80,25 @@ def _answer(
     """What a device says to each of the inputs, cut to their length: one run of the guest for each of the file's."""
     lengths = [_length(inputs, manifest) for inputs in asked]
     told: dict[int, Arrays] = {}
-    with tempfile.TemporaryDirectory(prefix="edgebert-") as made:
-        given, out = Path(made, "in.npz"), Path(made, "out.npz")
-        for length in dict.fromkeys(lengths):
-            cases = [place for place, own in enumerate(lengths) if own == length]
-            rows = sum(len(asked[place][INPUTS[0]]) for place in cases)
-            progress(f"{rows} rows on {device.name}, at most {length} tokens")
-            flat = {f"{place}/in/{name}": asked[place][name] for place in cases for name in INPUTS}
-            np.savez(given, **flat)  # type: ignore[arg-type]
-            options = getattr(RUNTIMES[manifest.target], "HOST_OPTIONS", {}) if device.how == HOST else {}
-            device.measure(Job(folder / manifest.model_file, given, length, 1, 1, 1, out, options))
-            with np.load(out, allow_pickle=False) as file:
-                outputs = {key: file[key] for key in file.files}
-            told |= {place: _named(outputs, f"{place}/out/", asked[place], manifest) for place in cases}
+    for length in dict.fromkeys(lengths):
+        cases = [place for place, own in enumerate(lengths) if own == length]
+        rows = sum(len(asked[place][INPUTS[0]]) for place in cases)
+        progress(f"{rows} rows on {device.name}, at most {length} tokens")
+        flat = {f"{place}/in/{name}": asked[place][name] for place in cases for name in INPUTS}
+        outputs = _measure(folder, manifest, device, flat, length)
+        told |= {place: _named(outputs, f"{place}/out/", asked[place], manifest) for place in cases}
     return [told[place] for place in range(len(asked))]
+
+
+def _measure(folder: Path, manifest: Manifest, device: Device, given: Arrays, length: int) -> Arrays:
+    """What the guest on a device says to arrays, by its names."""
+    with tempfile.TemporaryDirectory(prefix="edgebert-") as made:
+        inputs, out = Path(made, "in.npz"), Path(made, "out.npz")
+        np.savez(inputs, **given)  # type: ignore[arg-type]
+        options = getattr(RUNTIMES[manifest.target], "HOST_OPTIONS", {}) if device.how == HOST else {}
+        device.measure(Job(folder / manifest.model_file, inputs, length, 1, 1, 1, out, options))
+        with np.load(out, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
 
 
 def _length(inputs: Arrays, manifest: Manifest) -> int:

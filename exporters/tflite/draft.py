@@ -24,7 +24,10 @@ from torch import Tensor, nn
 from edgebert.exporters import common
 from edgebert.lowering import duplicate
 from edgebert.lowering.distances import DISTANCE_KEYS, DISTANCE_QUERIES
+from edgebert.lowering.packed import Packed
 from edgebert.models import Model
+from edgebert.models.signature import PACKED_INPUTS
+from edgebert.runtimes.tflite.layout import PACKED
 
 LAYERS = "encoder.layers."
 BIASES = "encoder.position_bias.table"
@@ -86,8 +89,13 @@ class Draft:
         return len(self.model.buffers) - 1
 
 
-def draw(model: Model, ascending: tuple[int, ...]) -> Draft:
+def draw(model: Model, ascending: tuple[int, ...], packed: int = 0) -> Draft:
     """Convert a lowered model's structure, one subgraph for each length and the longest first.
+
+    Args:
+        model: the lowered one.
+        ascending: lengths.
+        packed: tokens of rows with several texts each, of which the last subgraph is; 0 for none.
 
     Raises:
         Exception: what the converter raises, and RuntimeError where a parameter is not found in what it wrote.
@@ -98,13 +106,13 @@ def draw(model: Model, ascending: tuple[int, ...]) -> Draft:
     differs = _parts(layers[-1]) != _parts(layers[0])
     depth = len(layers) - differs
     if any(_parts(layer) != _parts(layers[0]) for layer in layers[:depth]):
-        return _draft(_stand_in(model, depth, differs), ascending)
+        return _draft(_stand_in(model, depth, differs), ascending, packed)
     # A projection in front gives the first layer an input of another rank than the layers after it have.
     projected = not isinstance(getattr(model.encoder, "project", nn.Identity()), nn.Identity)
     seen = 3 if projected else 2
     if depth > seen:
         try:
-            draft = _draft(_stand_in(model, seen, differs), ascending)
+            draft = _draft(_stand_in(model, seen, differs), ascending, packed)
             if differs:
                 _renumber(draft, seen, depth)
             for graph in draft.model.subgraphs:
@@ -112,7 +120,7 @@ def draw(model: Model, ascending: tuple[int, ...]) -> Draft:
             return draft
         except Irregular as reason:
             print(f"converting all {len(layers)} layers: {reason}")
-    return _draft(_stand_in(model, depth, differs), ascending)
+    return _draft(_stand_in(model, depth, differs), ascending, packed)
 
 
 def _parts(layer: nn.Module) -> tuple[type[nn.Module], set[str], dict[str, Any]]:
@@ -141,17 +149,17 @@ def _stand_in(model: Model, depth: int, differs: bool) -> Model:
 class _Entered(nn.Module):
     """A model that is given some of its parameters as inputs."""
 
-    def __init__(self, model: Model, names: list[str]) -> None:
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
         super().__init__()
         self.model, self.names = model, names
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, vectors: list[Tensor]) -> Any:
+    def forward(self, vectors: list[Tensor], **inputs: Tensor) -> Any:
         """Answer as the model with these vectors."""
         given = dict(zip(self.names, vectors, strict=True))
-        return torch.func.functional_call(self.model, given, (input_ids, attention_mask, token_type_ids))
+        return torch.func.functional_call(self.model, given, (), inputs)
 
 
-def _draft(model: Model, ascending: tuple[int, ...]) -> Draft:
+def _draft(model: Model, ascending: tuple[int, ...], packed: int) -> Draft:
     """Convert a stand-in, and find its parameters."""
     import litert_torch
     from ai_edge_litert import schema_py_generated as schema
@@ -174,6 +182,11 @@ def _draft(model: Model, ascending: tuple[int, ...]) -> Draft:
     for length in reversed(ascending):
         sample: dict[str, Any] = {**common.examples(1, length), "vectors": [parameters[name] for name in entering]}
         work = work.signature(f"tokens_{length}", wrapped, sample_kwargs=sample)
+    if packed:
+        rows = {name: torch.ones(1, packed, dtype=torch.int32) for name in PACKED_INPUTS}
+        texts = _Entered(Packed(model, packed), entering).eval()
+        sample = {**rows, "vectors": [parameters[name] for name in entering]}
+        work = work.signature(f"{PACKED}{packed}", texts, sample_kwargs=sample)
     # Through memory: where a disk is full, the converter's own way to a file ends the whole process.
     content = work.convert().model_content()
     draft = Draft(schema.ModelT.InitFromPackedBuf(content, 0))

@@ -1,7 +1,8 @@
 """TFLite (LiteRT): one file with a signature for each length, `tokens_32` and so on, over one copy of the weights.
 
 A signature takes `input_ids`, `attention_mask` and `token_type_ids`, int32 (1, L), and gives the task's outputs by
-name, float32. The longest length comes first, so it is what tools that know no signatures run.
+name, float32. The longest length comes first, so it is what tools that know no signatures run. A sentence encoder of
+several lengths has `packed_128` behind them, for rows of several short texts, see `edgebert/lowering/packed.py`.
 
 Linear layers, convolutions and embedding tables are stored as the recipe says, in integers with a scale for each output
 channel, row or block of a row; what becomes of each operator is the table in `weights.py`. Biases, norms and a
@@ -28,6 +29,7 @@ from edgebert.exporters.tflite.ranges import find_ranges
 from edgebert.exporters.tflite.weights import block, write_weights
 from edgebert.files import replaced
 from edgebert.gate.half import WHERE
+from edgebert.lowering.packed import packs
 from edgebert.models import Model
 from edgebert.quantization.gptq import Rounded, round_weights
 from edgebert.quantization.observers import Samples
@@ -38,6 +40,9 @@ NEEDS = ("litert_torch", "ai_edge_litert", "flatbuffers")
 
 # Projections that are joined, unless some of them are to stay float.
 PROJECTIONS = (".query", ".key", ".value")
+
+# Of a row of several texts: attention over more costs more than what is filled better.
+PACKED_TOKENS = 128
 
 # A flatbuffer addresses itself with signed 32-bit offsets: https://flatbuffers.dev/internals/
 FILE_LIMIT = 2**31 - 1
@@ -105,7 +110,7 @@ def export(
         in_half = in_half if ("tflite", recipe.name) in WHERE else None
         lowered = lower(model, recipe, longest, keep_float, in_half)
         origin = origins(model, lowered)
-        draft = draw(lowered, lengths)
+        draft = draw(lowered, lengths, _packed(model, lengths))
         ranges = find_ranges(lowered, samples, longest) if recipe.static else {}
         floats = {name for name, own in origin.items() if kept_float(model, own, keep_float)}
         rounded = _rounded(lowered, samples, longest) if recipe.weight_bits == 4 and samples else {}
@@ -125,6 +130,14 @@ def export(
         lowerings=lowered.lowerings,
         notes=tuple(lowered.notes),
     )
+
+
+def _packed(model: Model, lengths: tuple[int, ...]) -> int:
+    """Tokens of a row that takes several texts; 0 for a model whose texts do not stand beside each other.
+
+    A file of one length has that alone: each signature that a file holds takes memory once it is open.
+    """
+    return min(lengths[-1], PACKED_TOKENS) if len(lengths) > 1 and packs(model) else 0
 
 
 def _for_mediapipe(model: Model, draft: Draft, told: Mapping[str, str], about: About) -> tuple[bytes, dict[str, bytes]]:

@@ -180,7 +180,8 @@ class _Writer:
 
     def give(self, operator: Any, name: str, source: Source) -> None:
         """Store an operator's weight in its form, and put the operator into the graph."""
-        form, weight = self.forms[name], int(operator.inputs[1])
+        # Where positions are looked up, see `lowering/packed.py`, they are the numbers that are added elsewhere.
+        form, weight = self.forms[ROWS if source.name == POSITIONS else name], int(operator.inputs[1])
         self.store(weight, form.bits, CHANNELS.get(name, 0), source)
         operator.inputs = [int(tensor) for tensor in operator.inputs]
         operator.outputs = [int(tensor) for tensor in operator.outputs]

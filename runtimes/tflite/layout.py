@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebert.errors import InputError
-from edgebert.models.signature import INPUTS
+from edgebert.models.signature import INPUTS, PACKED_INPUTS
 from edgebert.runtimes import lookups
 from edgebert.runtimes.session import EDITED, WHOLE, Spec, Weight
 
@@ -35,6 +35,7 @@ ITEM_BYTES = {
 }  # fmt: skip
 # Constants of these types are shapes, axes and the like, not weights, unless they have a scale.
 NOT_WEIGHTS = ("INT32", "INT64", "BOOL")
+PACKED = "packed_"  # how the key begins of an entry point for rows of several texts
 TEXT = 4096  # characters of a metadata entry that are told
 
 
@@ -97,6 +98,18 @@ class Signature:
             return None
         (shape,) = shapes
         return shape[1] if len(shape) == 2 and shape[0] == 1 and shape[1] > 0 else None
+
+    @property
+    def packed(self) -> tuple[int, int] | None:
+        """Tokens of a row and the texts that it has room for, when this entry point is ours for several, else None."""
+        ours = tuple(sorted(spec.name for spec in self.inputs)) == tuple(sorted(PACKED_INPUTS))
+        shapes = {(spec.shape, spec.dtype) for spec in self.inputs}
+        if not ours or len(shapes) != 1 or not self.key.startswith(PACKED) or len(self.outputs) != 1:
+            return None
+        ((shape, dtype),) = shapes
+        answer = self.outputs[0].shape
+        usable = dtype == "int32" and len(shape) == 2 and shape[0] == 1 and shape[1] > 0 and len(answer) == 2
+        return (shape[1], answer[0]) if usable and answer[0] > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

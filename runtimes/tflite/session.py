@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgebert.errors import InputError, MissingDependency
-from edgebert.models.signature import INPUTS, Arrays
+from edgebert.models.signature import INPUTS, PACKED_INPUTS, Arrays
 from edgebert.runtimes import apart
 from edgebert.runtimes.session import WHOLE, Delegation, Facts, refuse_edited, run_rows
 from edgebert.runtimes.tflite import native
@@ -90,7 +90,9 @@ class TfliteSession:
         self._layout = layout
         self._interpreter = interpreter
         self._keys = {s.length: s.key for s in layout.signatures if s.length is not None and s.key}
-        self._runners: dict[int, Any] = {}
+        self._runners: dict[str, Any] = {}
+        self._packed = next((s for s in layout.signatures if s.packed), None)
+        self.packed = self._packed.packed if self._packed else None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Answer a batch.
@@ -107,14 +109,35 @@ class TfliteSession:
 
     def _run_row(self, row: Arrays) -> Arrays:
         """Run one row at one of the file's lengths."""
-        length = row["input_ids"].shape[1]
-        first = length not in self._runners
+        return self._answer(self._keys[row["input_ids"].shape[1]], row)
+
+    def run_packed(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Answer rows of several texts, see `Packing`.
+
+        Raises:
+            InputError: the file has no entry point for them, or they have another shape.
+        """
+        if self._packed is None or self.packed is None:
+            raise InputError(f"{self._path}: has no entry point for rows of several texts: run() takes each alone.")
+        shapes = {name: value.shape[1:] for name, value in rows.items()}
+        if shapes != dict.fromkeys(PACKED_INPUTS, (self.packed[0],)):
+            raise InputError(f"{self._path}: rows of {shapes}; {' and '.join(PACKED_INPUTS)} of {self.packed[0]}.")
+        name, key = self._packed.outputs[0].name, self._packed.key
+        made = (
+            self._answer(key, {one: value[i : i + 1] for one, value in rows.items()})[name]
+            for i in range(len(rows[PACKED_INPUTS[0]]))
+        )
+        return np.stack(list(made))
+
+    def _answer(self, key: str, row: Arrays) -> Arrays:
+        """Run one row by an entry point of the file."""
+        first = key not in self._runners
         # The interpreter announces its delegate on standard error when it first allocates.
         with hushed() if first else nullcontext():
             try:
                 if first:
-                    self._runners[length] = self._interpreter.get_signature_runner(self._keys[length])
-                outputs: Arrays = self._runners[length](**row)
+                    self._runners[key] = self._interpreter.get_signature_runner(key)
+                outputs: Arrays = self._runners[key](**row)
             except (ValueError, RuntimeError) as error:
                 raise InputError(f"{self._path}: LiteRT refused the input: {first_line(error)}") from error
         return outputs
@@ -145,6 +168,7 @@ def _facts(path: Path, layout: Layout, taken: list[bool] | None) -> Facts:
         delegation=None if taken is None or len(taken) != len(nodes) else _delegation(nodes, taken),
         seal=layout.seal,
         rows=layout.rows,
+        packed=next((s.packed for s in layout.signatures if s.packed), None),
     )
 
 

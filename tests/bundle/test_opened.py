@@ -1,16 +1,24 @@
 """What an open bundle makes of text, for each task: the same as torch's outputs say when read by hand."""
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from answering import TEXTS, save_sentence_encoder
 from reference import reference
+from shared import shared
 
 import edgebert
 from edgebert.bundle.opened import Bundle
 from edgebert.checkpoints.checkpoint import Checkpoint
 from edgebert.errors import InputError
+from edgebert.models.signature import Arrays
+from edgebert.runtimes.session import Packing
 
 pytestmark = pytest.mark.parity
 
@@ -173,3 +181,83 @@ def test_a_model_without_tokenizer_says_so(tmp_path: Path) -> None:
     edgebert.export(tmp_path / "checkpoint", target="executorch", recipe="fp32", lengths=(8,), out=tmp_path / "out")
     with edgebert.open(tmp_path / "out") as bundle, pytest.raises(InputError, match="its model came without one"):
         bundle.predict("hello")
+
+
+LINES = [*TEXTS, *(" ".join(WORDS[: 1 + count % 13]) for count in range(3, 40)), "the " * 40]
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Bundle]:
+    """A sentence encoder's bundle, made once."""
+
+    def get(target: str, recipe: str) -> Bundle:
+        def make(folder: Path) -> Path:
+            source = save_sentence_encoder(folder / "encoder", include_prompt=False, prompts={"query": "the "},
+                                           default_prompt_name="query")  # fmt: skip
+            edgebert.export(source, target=target, recipe=recipe, lengths=(8, 16, 24), out=folder / "bundle")
+            return folder / "bundle"
+
+        return edgebert.open(shared(tmp_path_factory, f"embed-{target}-{recipe}", make))
+
+    return get
+
+
+@pytest.mark.parametrize(("target", "recipe"), [
+    ("tflite", "w8a8-dynamic"), ("tflite", "fp32"), ("tflite", "w8a8-static"), ("onnx", "w8a8-dynamic"),
+])  # fmt: skip
+def test_many_texts_get_the_vectors_that_each_gets_alone(
+    encoders: Callable[[str, str], Bundle], target: str, recipe: str
+) -> None:
+    with encoders(target, recipe) as bundle:
+        alone = [bundle.embed(line) for line in LINES]
+        together = bundle.embed(LINES)
+        assert bundle.predict(LINES) == together
+        assert bundle.embed([]) == []
+    for one, other in zip(alone, together, strict=True):
+        assert other["token_count"] == one["token_count"]
+        assert other["truncated"] == one["truncated"]
+        np.testing.assert_array_equal(other["embedding"], one["embedding"])
+    assert together[-1]["truncated"]
+    assert not together[0]["truncated"]
+
+
+def test_short_texts_share_rows_of_a_file_with_fixed_lengths(encoders: Callable[[str, str], Bundle]) -> None:
+    with encoders("tflite", "fp32") as bundle:
+        assert isinstance(bundle.session, Packing)
+        assert bundle.session.packed == (24, 6)
+        calls = Counter[str]()
+        told = counted(bundle, calls).embed(["by", "it", "by the sea", "is it red", "on a hill", "the red house"] * 4)
+        assert len(told) == 24
+        assert 0 < calls["run_packed"] < 12
+        assert calls["run"] <= 3  # what is left over
+
+
+def test_one_of_many_texts_without_words_is_refused(encoders: Callable[[str, str], Bundle]) -> None:
+    with encoders("tflite", "fp32") as bundle, pytest.raises(InputError, match="no words"):
+        bundle.embed(["by the sea", " "])
+
+
+def counted(bundle: Bundle, calls: Counter[str]) -> Bundle:
+    """The bundle, whose session's calls are counted."""
+    session: Any = bundle.session
+
+    class Counting:
+        packed = session.packed
+
+        def run_packed(self, rows: Arrays) -> np.ndarray:
+            calls["run_packed"] += 1
+            told: np.ndarray = session.run_packed(rows)
+            return told
+
+        def run(self, inputs: Arrays) -> Arrays:
+            calls["run"] += 1
+            told: Arrays = session.run(inputs)
+            return told
+
+        def facts(self) -> Any:
+            return session.facts()
+
+        def close(self) -> None:
+            session.close()
+
+    return replace(bundle, session=Counting())

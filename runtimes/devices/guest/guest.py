@@ -56,6 +56,9 @@ UNNAMED = re.compile(r"(serving_default_)?(input|inputs|arg|args|x|input_tensor)
 TYPES = 4  # a table of so few rows is of token types
 
 
+TEXTS = {"input_ids", "segment_ids"}  # what rows of several texts are
+
+
 class GuestError(Exception):
     """The file cannot be run as asked; the message says why."""
 
@@ -74,11 +77,14 @@ class _Tflite:
 
             self.package = "tflite-runtime"
         self._job, self._open = job, Interpreter
+        self._texts = bool(job["inputs"]) and names_in(job["inputs"]) == TEXTS
         self._shapes: list[tuple[int, ...]] = []
 
     def load(self) -> None:
         self._interpreter = self._open(model_path=self._job["model"], num_threads=self._job["threads"])
         runners = {key: self._interpreter.get_signature_runner(key) for key in self._interpreter.get_signature_list()}
+        # An entry point for rows of several texts is meant where its inputs were given.
+        runners = {key: r for key, r in runners.items() if (set(r.get_input_details()) == TEXTS) == self._texts}
         sizes = {key: length_of(d["shape"] for d in r.get_input_details().values()) for key, r in runners.items()}
         self.entry = nearest(sizes, self._job["length"]) if sizes else None
         self._runner = runners.get(self.entry)
@@ -269,6 +275,12 @@ def make_inputs(specs: Specs, job: Job) -> Arrays:
             values = np.ones(sizes)
         row[name] = values.astype(dtype)
     return row
+
+
+def names_in(inputs: str) -> set[str]:
+    """The names of the inputs in a file of them."""
+    with np.load(inputs, allow_pickle=False) as file:
+        return {key.rpartition("/in/")[2] for key in file.files if "/out/" not in key and "damaged/" not in key}
 
 
 def read_cases(specs: Specs, job: Job) -> dict[str, Arrays]:
