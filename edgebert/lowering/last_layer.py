@@ -134,6 +134,10 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
+# Those whose distances are the first token's, and what they were.
+WHOLE: dict[type[nn.Module], type[nn.Module]] = {FirstTokenDebertaV2Layer: deberta_v2.Layer}
+
+
 def reads_first(head: nn.Module) -> bool:
     """Whether a head reads no token but the first."""
     if type(head) is heads.SentenceEmbedding:
@@ -181,8 +185,7 @@ def answer_firsts(encoder: nn.Module, firsts: Tensor) -> list[str]:
         The name of the buffer that says which; none where the layer answers for all tokens.
     """
     last: Any = executed(encoder)[-1]
-    if isinstance(last, FirstTokenDebertaV2Layer):
-        last.__class__ = deberta_v2.Layer
+    last.__class__ = WHOLE.get(type(last), type(last))
     if type(last) not in FORMS.values():
         return []
     last.register_buffer("firsts", firsts, persistent=False)
