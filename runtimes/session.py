@@ -177,6 +177,13 @@ class Session(Protocol):
 
 
 @runtime_checkable
+class Batching(Session, Protocol):
+    """An open file which may answer rows of a batch together."""
+
+    together: int  # tokens of rows that are answered at once; 0 where each row is
+
+
+@runtime_checkable
 class Packing(Session, Protocol):
     """An open file which may take rows of several texts."""
 
@@ -227,16 +234,16 @@ def check_inputs(inputs: Mapping[str, np.ndarray], longest: int | None) -> tuple
     return batch, tokens
 
 
-def run_rows(inputs: Mapping[str, np.ndarray], lengths: tuple[int, ...], run: Callable[[Arrays], Arrays]) -> Arrays:
+def run_rows(
+    inputs: Mapping[str, np.ndarray], lengths: tuple[int, ...], run: Callable[[Arrays], Arrays], at_once: int = 1
+) -> Arrays:
     """Run a batch row by row at the smallest fixed length that fits, and join what comes back.
-
-    Row by row also where a file takes batches: a dynamic quantizer takes its range over the whole batch, and a
-    sentence's answer is not to depend on its neighbours.
 
     Args:
         inputs: int32 or int64 arrays (B, T).
         lengths: the file's fixed lengths, ascending; empty when T is free.
-        run: runs one row, int32 arrays of shape (1, L), at one of the lengths.
+        run: runs rows, int32 arrays of shape (1, L), at one of the lengths; or (R, L), R up to `at_once`.
+        at_once: rows that are run together.
     """
     batch, tokens = check_inputs(inputs, lengths[-1] if lengths else None)
     length = next((fixed for fixed in lengths if fixed >= tokens), tokens)
@@ -244,6 +251,6 @@ def run_rows(inputs: Mapping[str, np.ndarray], lengths: tuple[int, ...], run: Ca
         name: np.pad(value, ((0, 0), (0, length - tokens))).astype(np.int32, copy=False)
         for name, value in inputs.items()
     }
-    rows = [run({name: value[i : i + 1] for name, value in padded.items()}) for i in range(batch)]
+    rows = [run({name: value[i : i + at_once] for name, value in padded.items()}) for i in range(0, batch, at_once)]
     joined = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     return {name: out[:, :tokens] if has_token_axis(name, out.ndim) else out for name, out in joined.items()}

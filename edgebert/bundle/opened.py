@@ -191,7 +191,7 @@ class Bundle:
         for encoding in encoded:
             check_ids({"input_ids": np.array(encoding.ids)}, self.manifest.vocab_size)
         found = many.vectors(
-            encoded, self.session, self.manifest.lengths, lambda one: self._run([one])["sentence_embedding"][0]
+            encoded, self.session, self.manifest.lengths, lambda some: self._run(some)["sentence_embedding"]
         )
         return [{"embedding": vector.tolist()} | told for vector, told in zip(found, tells, strict=True)]
 

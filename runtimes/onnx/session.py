@@ -22,6 +22,10 @@ from edgebert.runtimes.session import WHOLE, Facts, Spec, check_inputs, refuse_e
 # What a session of edgebert's files is given on x86 without VNNI, where sums of integer products saturate else.
 HOST_OPTIONS = {"session.x64quantprecision": "1"}
 
+# Tokens of rows that are answered at once: weights are read once for them, and what is computed stays in the caches.
+# benchmarks/many_texts.py has what each size takes.
+TOGETHER = 128
+
 
 def missing() -> str | None:
     """The command that installs what this runtime needs; None when it is there."""
@@ -120,9 +124,12 @@ class OnnxSession:
         self._facts = facts
         self._longest = file.whole(facts.metadata.get(file.MAX_TOKENS, ""))
         self._vocabulary = file.whole(facts.metadata.get(file.VOCABULARY, ""))
+        # A dynamic quantizer takes its range over the whole batch: an answer would depend on its neighbours.
+        apart = "DynamicQuantizeLinear" in facts.ops or any(spec.shape[:1] != (-1,) for spec in facts.inputs)
+        self.together = 0 if apart else TOGETHER
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Answer a batch, row by row.
+        """Answer a batch, row by row, or a few short ones at once where none depends on the others.
 
         Raises:
             InputError: the file takes other inputs than edgebert's, or these do not suit it.
@@ -135,7 +142,7 @@ class OnnxSession:
         if self._vocabulary is not None and not 0 <= int(ids.min()) <= int(ids.max()) < self._vocabulary:
             # The operator that reads 4-bit tables gives zeros for them.
             raise InputError(f"input_ids from {ids.min()} to {ids.max()}; the file takes 0 to {self._vocabulary - 1}.")
-        return run_rows(inputs, self._facts.lengths, self._row)
+        return run_rows(inputs, self._facts.lengths, self._rows, max(1, self.together // ids.shape[1]))
 
     def facts(self) -> Facts:
         """What the file holds."""
@@ -145,7 +152,7 @@ class OnnxSession:
         """Let the file go."""
         self._session = None
 
-    def _row(self, row: Arrays) -> Arrays:
+    def _rows(self, row: Arrays) -> Arrays:
         given = {
             spec.name: by_choice(row[spec.name].astype(spec.dtype, copy=False), len(spec.shape))
             for spec in self._facts.inputs
