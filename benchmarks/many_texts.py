@@ -6,13 +6,14 @@ The model is a BERT in MiniLM-L6's shape with random weights, in 8 bits and in f
 128 for each runtime. The texts are the mix with a mean of 25 tokens of `text_lengths.py`. The ways:
 
 - one: a text a call, at the smallest length that fits, or as long as it is where the file takes any length;
-- rows: what `Bundle.embed` does, several texts in a row of 128 where the file has such an entry point;
-- sorted, batches: texts of about one length together, padded to the longest of them, for ONNX Runtime alone, whose file
-  takes batches. In 8 bits a text's answer then depends on the others, for scales are found over the whole batch.
+- rows: several texts in a row of 128 where the file has such an entry point, as `Bundle.embed` does;
+- alike: texts of about one length in batches of up to 128 tokens where the file takes batches, as `Bundle.embed` does;
+- 16 as they come: in batches of 16 texts, padded to the longest, as clients of such files do;
+- at best: all tokens at what one of 128 costs, which nothing that a file of any length does is better than.
 
 On a simulated phone each length is counted once and each text pays what its length costs (one thread); a file of any
-length is counted at `KNOTS` and pays in between in proportion. On this host everything is run, best of three, with one
-thread. Needs `pip install -e ".[all]"` and `edgebert device setup pixel`; the work folder keeps the files.
+length is counted at `KNOTS` and pays in between in proportion. On this host everything is run, best of some tries, with
+one thread. Needs `pip install -e ".[all]"` and `edgebert device setup pixel`; the work folder keeps the files.
 """
 
 import argparse
@@ -24,22 +25,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]
+import onnx
 from text_lengths import KNOTS, cost, mix
 
 import edgebert
 from edgebert.bundle import many
 from edgebert.bundle.opened import Bundle
+from edgebert.gate import golden
 from edgebert.models.signature import Arrays
 from edgebert.profiling.profile import profile
 from edgebert.runtimes.packing import lay
-from edgebert.runtimes.session import Packing
+from edgebert.runtimes.session import Batching, Packing
 
 MINILM = {
     "model_type": "bert", "architectures": ["BertModel"], "vocab_size": 30522, "hidden_size": 384,
     "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536,
 }  # fmt: skip
-MEAN, LENGTHS, BATCH, TRIES = 25, (32, 64, 128), 16, 3
+MEAN, LENGTHS, TOKENS, TRIES = 25, (32, 64, 128), 128, 5
 CELLS = [(target, recipe) for target in ("tflite", "onnx", "executorch") for recipe in ("w8a8-dynamic", "fp32")]
 
 
@@ -73,9 +75,28 @@ def simulated(folder: Path, device: str, sizes: np.ndarray) -> dict[str, float]:
         rest = np.array([size for number, size in enumerate(sizes) if number not in inside])
         alone = cost(rest, counted, dynamic) * len(rest) if len(rest) else 0.0  # type: ignore[arg-type]
         told["rows"] = (len(rows) * (row.median_ms or 0.0) + alone) / len(sizes)
-    elif dynamic:  # what no way is better than: all tokens at what one costs at 128, where calls and weights cost least
+    elif dynamic:
+        if (folder / file).suffix == ".onnx":
+            told["alike"] = cost(sizes, batched(file, device), free=True)
         told["at best"] = float(sizes.mean()) * min(ms / length for length, ms in counted.items())  # type: ignore
     return told
+
+
+def batched(file: Path, device: str) -> dict[int, float]:
+    """Length to milliseconds of a text among as many as make up a batch, by a copy of the file with a fixed batch."""
+    found: dict[int, float] = {}
+    copy, given = file.with_name("batched.onnx"), file.with_name("batch.npz")
+    for length in KNOTS:
+        rows = TOKENS // length
+        model = onnx.load(file)
+        for entry in model.graph.input:
+            entry.type.tensor_type.shape.dim[0].dim_value = rows
+        del model.metadata_props[:]  # its seal is another file's
+        onnx.save(model, copy)
+        np.savez(given, **golden.join(texts_of([length] * rows)))  # type: ignore[arg-type]
+        (row,) = profile([copy], [device], inputs=given).rows
+        found[length] = (row.median_ms or 0.0) / rows
+    return found
 
 
 def texts_of(sizes: Sequence[int]) -> list[Arrays]:
@@ -107,25 +128,16 @@ def ways(opened: Bundle, texts: Sequence[Arrays]) -> dict[str, Callable[[], None
             one(sorted(set(range(len(texts))) - {number for row in taken for number in row}))
 
         found["rows"] = rows
-    if opened.manifest.target == "onnx":
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        native = onnxruntime.InferenceSession(str(opened.folder / opened.manifest.model_file), options)
+    if isinstance(session, Batching) and session.together:
 
-        def batches(order: Sequence[int]) -> None:
-            for start in range(0, len(order), BATCH):
-                chosen = [texts[number] for number in order[start : start + BATCH]]
-                longest = max(text["input_ids"].shape[1] for text in chosen)
-                padded = {
-                    name: np.concatenate([
-                        np.pad(text[name], ((0, 0), (0, longest - text[name].shape[1]))) for text in chosen
-                    ]).astype(np.int64)
-                    for name in chosen[0]
-                }
-                native.run(None, padded)
+        def batches(groups: Sequence[Sequence[int]]) -> None:
+            for group in groups:
+                longest = max(sizes[number] for number in group)
+                padded = [golden.pad(texts[number], longest) for number in group]
+                session.run(golden.join(padded))
 
-        found["sorted, batches"] = lambda: batches(sorted(range(len(texts)), key=lambda number: sizes[number]))
-        found["batches as they come"] = lambda: batches(range(len(texts)))
+        found["alike"] = lambda: batches(many.alike(sizes, TOKENS))
+        found["16 as they come"] = lambda: batches([range(len(texts))[at : at + 16] for at in range(0, len(texts), 16)])
     return found
 
 
@@ -148,12 +160,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of files and results; 1 GB")
     parser.add_argument("--devices", nargs="*", default=["pixel-4"], help="simulated phones")
+    parser.add_argument("--targets", nargs="+", default=["tflite", "onnx", "executorch"])
     parser.add_argument("--texts", type=int, default=1000, help="run on this host; 0 for none")
     arguments = parser.parse_args()
     sizes = mix(MEAN)
     print("| target | recipe | on | way | ms a text | texts a second | times |")
     print("| --- | --- | --- | --- | ---: | ---: | ---: |")
     for target, recipe in CELLS:
+        if target not in arguments.targets:
+            continue
         folder = made(arguments.work, target, recipe)
         told: dict[str, dict[str, Any]] = {device: simulated(folder, device, sizes) for device in arguments.devices}
         if arguments.texts:
