@@ -9,7 +9,7 @@ The model is a BERT in MiniLM-L6's shape with random weights, in 8 bits and in f
 - rows: several texts in a row of 128 where the file has such an entry point, as `Bundle.embed` does;
 - alike: texts of about one length in batches of up to 128 tokens where the file takes batches, as `Bundle.embed` does;
 - 16 as they come: in batches of 16 texts, padded to the longest, as clients of such files do;
-- at best: all tokens at what one of 128 costs, which nothing that a file of any length does is better than.
+- full rows: reckoned, all tokens at the least that one costs at any length, as if texts stood in full rows.
 
 On a simulated phone each length is counted once and each text pays what its length costs (one thread); a file of any
 length is counted at `KNOTS` and pays in between in proportion. On this host everything is run, best of some tries, with
@@ -78,7 +78,7 @@ def simulated(folder: Path, device: str, sizes: np.ndarray) -> dict[str, float]:
     elif dynamic:
         if (folder / file).suffix == ".onnx":
             told["alike"] = cost(sizes, batched(file, device), free=True)
-        told["at best"] = float(sizes.mean()) * min(ms / length for length, ms in counted.items())  # type: ignore
+        told["full rows"] = float(sizes.mean()) * min(ms / length for length, ms in counted.items())  # type: ignore
     return told
 
 

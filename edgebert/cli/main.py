@@ -476,7 +476,12 @@ def predict(arguments: argparse.Namespace) -> int:
         raise InputError("one text, or --file with many, is needed.")
     with api.open(arguments.folder, arguments.threads) as opened:
         if arguments.file is not None:
-            return 2 if batch.answer_file(arguments.file, lambda *texts: _answered(opened, arguments, *texts)) else 0
+            plain = not arguments.pair and not arguments.no_answer and arguments.max_new_tokens is None
+            embeds = plain and opened.manifest.task == "sentence-embedding"
+            failed = batch.answer_file(
+                arguments.file, lambda *texts: _answered(opened, arguments, *texts), opened.embed if embeds else None
+            )
+            return 2 if failed else 0
         answer = _answered(opened, arguments, arguments.text)
         longest = opened.manifest.lengths[-1]
     if answer.get("truncated"):

@@ -254,6 +254,7 @@ def facts(facts: "Facts") -> None:
         ("seal", SEALS[facts.seal]),
         ("inputs", _shapes(facts.inputs)),
         ("outputs", _shapes(facts.outputs)),
+        *((("rows of texts", "{} tokens, of up to {} texts".format(*facts.packed)),) if facts.packed else ()),
         ("nodes", str(facts.nodes)),
         (
             "delegated",

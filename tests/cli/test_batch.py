@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answering import TEXTS, save
+from answering import TEXTS, save, save_sentence_encoder
 
 import edgebert
 from edgebert.cli.main import main
@@ -46,6 +46,22 @@ def test_a_text_a_line(bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert lines[-1] == lines[0]
     assert code == 2
     assert told.endswith("8 answered, 2 of them with an error\n")
+
+
+def test_many_vectors_are_those_of_each_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = tmp_path / "bundle"
+    edgebert.export(save_sentence_encoder(tmp_path / "encoder"), recipe="fp32", lengths=(8, 24), out=bundle)
+    file = tmp_path / "texts.txt"
+    # More than are answered at once; the last ones with a line that fails.
+    file.write_text("\n".join(TEXTS * 60 + ("", TEXTS[0])), encoding="utf-8")
+    code, lines, told = answered(capsys, bundle, "--file", file)
+    with edgebert.open(bundle) as opened:
+        each = [opened.embed(text) for text in TEXTS]
+    assert lines[:300] == each * 60
+    assert lines[300]["error"].startswith("the text '' has no words")
+    assert lines[301] == each[0]
+    assert code == 2
+    assert told.endswith("302 answered, 1 of them with an error\n")
 
 
 def test_objects_a_line(bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
