@@ -31,7 +31,7 @@ REPEATED = 3  # rows of the first batch that come back, padded further, in each 
 # Logits over a vocabulary are kept for so many rows and tokens: a RemBERT's are 1 MB a token.
 WIDE, WIDE_ROWS, WIDE_TOKENS = 4096, 4, 4
 
-AT_ONCE = 4096  # tokens that torch answers in one go
+AT_ONCE = 1 << 21  # pairs of tokens that torch answers for in one go
 
 LARGEST = 1 << 30  # bytes that a file may unpack to; a RemBERT's for masked-lm has 300 million
 
@@ -207,7 +207,7 @@ def answer_rows(model: Model, inputs: Arrays, fixed: tuple[int, ...] = (), alone
 def _run(model: Model, inputs: Arrays) -> Arrays:
     """A model's outputs for a batch (B, T), a few rows at once where they are long: memory grows with the square."""
     count, tokens = inputs["input_ids"].shape
-    rows = max(1, AT_ONCE // tokens)
+    rows = max(1, AT_ONCE // tokens**2)
     with torch.no_grad():
         parts = [
             model(*(torch.from_numpy(inputs[name][start : start + rows]) for name in INPUTS))

@@ -125,7 +125,8 @@ class OnnxSession:
         self._longest = file.whole(facts.metadata.get(file.MAX_TOKENS, ""))
         self._vocabulary = file.whole(facts.metadata.get(file.VOCABULARY, ""))
         # A dynamic quantizer takes its range over the whole batch: an answer would depend on its neighbours.
-        apart = "DynamicQuantizeLinear" in facts.ops or any(spec.shape[:1] != (-1,) for spec in facts.inputs)
+        dynamic = any("DynamicQuantize" in name for name in facts.ops)
+        apart = dynamic or any(spec.shape[:1] != (-1,) for spec in facts.inputs)
         self.together = 0 if apart else TOGETHER
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
