@@ -52,7 +52,7 @@ class Packed(nn.Module):
         super().__init__()
         packed = duplicate(model)
         packed.head.__class__ = PackedEmbedding
-        self.encoder, self.head, self.tokens = packed.encoder, packed.head, tokens
+        self.encoder, self.head = packed.encoder, packed.head
         self.texts = max(1, tokens // SHORTEST)
         turns = [path for path, module in self.encoder.named_modules() if isinstance(module, Rotary)]
         self.rotary = [f"{path}.{name}" for path in turns for name in ("cos", "sin")]

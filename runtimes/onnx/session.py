@@ -22,8 +22,9 @@ from edgebert.runtimes.session import WHOLE, Facts, Spec, check_inputs, refuse_e
 # What a session of edgebert's files is given on x86 without VNNI, where sums of integer products saturate else.
 HOST_OPTIONS = {"session.x64quantprecision": "1"}
 
-# Tokens of rows that are answered at once: weights are read once for them, and what is computed stays in the caches.
-# benchmarks/many_texts.py has what each size takes.
+# Tokens of rows that are answered at once: weights are read once for them, and what is computed stays in the caches. Of
+# texts of 25 tokens, on one core of an x86, 4, 8, 16 and 32 at once are 1.08, 0.94, 0.72 and 0.62 times as many a
+# second in 8 bits, and 1.60, 1.70, 1.49 and 1.35 times in float.
 TOGETHER = 128
 
 

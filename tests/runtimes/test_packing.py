@@ -1,5 +1,7 @@
 """Sharing texts out to rows: each is in one row, none is overfull, and few rows are needed."""
 
+from itertools import combinations
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,12 +16,20 @@ def test_every_text_is_in_one_row_and_no_row_is_overfull(sizes: list[int], texts
     assert all(1 <= len(row) <= texts and sum(sizes[number] for number in row) <= 32 for row in rows)
 
 
-@given(st.lists(st.integers(1, 32), min_size=1, max_size=60))
+@given(st.lists(st.integers(1, 32), min_size=1, max_size=7))
 def test_few_rows_are_needed(sizes: list[int]) -> None:
-    # Best fit, longest first, needs at most 11/9 of the fewest rows and 6/9 more (Johnson 1973; Dosa 2007); the
-    # fewest are at least the tokens' share, and one for each text of more than half a row.
-    fewest = max(-(-sum(sizes) // 32), sum(size > 16 for size in sizes))
-    assert len(fill(sizes, 32, 32)) <= max(fewest * 1.5 + 1, fewest)
+    # What longest first is sure to reach: Dosa, The tight bound of first fit decreasing, ESCAPE 2007.
+    assert len(fill(sizes, 32, 32)) <= 11 / 9 * fewest(tuple(sizes), 32) + 6 / 9
+
+
+def fewest(sizes: tuple[int, ...], room: int) -> int:
+    """The fewest rows for texts, by trying every way to fill the first one's."""
+    if not sizes:
+        return 0
+    first, rest = sizes[0], range(1, len(sizes))
+    ways = [chosen for count in range(len(sizes)) for chosen in combinations(rest, count)]
+    fitting = [chosen for chosen in ways if first + sum(sizes[number] for number in chosen) <= room]
+    return 1 + min(fewest(tuple(sizes[n] for n in rest if n not in chosen), room) for chosen in fitting)
 
 
 def test_a_thousand_short_texts_leave_hardly_any_room() -> None:

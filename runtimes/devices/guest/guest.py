@@ -54,9 +54,8 @@ DEFAULT_LENGTH = 128
 # Names that say nothing: those of converters from torch and TensorFlow, and of files without names.
 UNNAMED = re.compile(r"(serving_default_)?(input|inputs|arg|args|x|input_tensor)[_.]?[0-9]*(:0)?")
 TYPES = 4  # a table of so few rows is of token types
-
-
-TEXTS = {"input_ids", "segment_ids"}  # what rows of several texts are
+# Inputs of rows of several texts, and how the key of an entry point for them begins.
+TEXTS, PACKED = {"input_ids", "segment_ids"}, "packed_"
 
 
 class GuestError(Exception):
@@ -83,8 +82,10 @@ class _Tflite:
     def load(self) -> None:
         self._interpreter = self._open(model_path=self._job["model"], num_threads=self._job["threads"])
         runners = {key: self._interpreter.get_signature_runner(key) for key in self._interpreter.get_signature_list()}
-        # An entry point for rows of several texts is meant where its inputs were given.
-        runners = {key: r for key, r in runners.items() if (set(r.get_input_details()) == TEXTS) == self._texts}
+        # An entry point for rows of several texts is meant where its inputs were given; another maker's file has none.
+        rows = {key for key, r in runners.items() if key.startswith(PACKED) and set(r.get_input_details()) == TEXTS}
+        meant = rows if rows and self._texts else runners.keys() - rows
+        runners = {key: r for key, r in runners.items() if key in meant}
         sizes = {key: length_of(d["shape"] for d in r.get_input_details().values()) for key, r in runners.items()}
         self.entry = nearest(sizes, self._job["length"]) if sizes else None
         self._runner = runners.get(self.entry)
